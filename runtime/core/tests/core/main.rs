@@ -1,0 +1,13 @@
+//! What unskew-core promises, through its public interface.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod definitions;
+mod digests;
+mod json;
+mod planner;
+mod random;
+mod repository;
+mod resolve;
+mod row;
+mod schema;
+mod values;
