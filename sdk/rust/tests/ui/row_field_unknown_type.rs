@@ -1,0 +1,10 @@
+use unskew_sdk::prelude::*;
+
+struct Money(i64);
+
+#[derive(Row)]
+struct Order {
+    amount: Money,
+}
+
+fn main() {}

@@ -1,0 +1,18 @@
+use unskew_sdk::prelude::*;
+
+#[derive(Row)]
+struct In {
+    value: i64,
+}
+
+#[derive(Row)]
+struct Out {
+    value: i64,
+}
+
+#[transform]
+fn f(row: In) -> Out {
+    Out { value: row.value }
+}
+
+fn main() {}
