@@ -1,0 +1,187 @@
+//! A loaded component.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, new_empty_array};
+use unskew_core::component::Description;
+use unskew_core::digest::Digest;
+use wasmtime::Store;
+
+use crate::bindings::{Transform, TransformPre};
+use crate::config::limits;
+use crate::description;
+use crate::engine::Shared;
+use crate::error::{CallError, CallErrorKind, LoadError};
+use crate::lift;
+use crate::limits::Limits;
+use crate::lower;
+use crate::trap::{self, SlotOffset};
+
+/// A component that was checked and can be called, by many threads at once.
+pub struct Component {
+    shared: Arc<Shared>,
+    instance: TransformPre<Limits>,
+    digest: Digest,
+    size: usize,
+    description: Description,
+    slot: SlotOffset,
+}
+
+/// The rows that a call returned, checked.
+#[derive(Clone, Debug)]
+pub struct Returned {
+    /// The columns of `description().outputs`, of their Arrow types.
+    pub columns: Vec<ArrayRef>,
+    /// How many rows each has.
+    pub rows: usize,
+    /// Of the batch kind: the row given from which each row comes; never falling. On demand: empty.
+    pub source_row: Vec<u32>,
+}
+
+impl Component {
+    /// Instantiates the component and asks what it is.
+    pub(crate) fn describe(
+        shared: Arc<Shared>,
+        instance: TransformPre<Limits>,
+        digest: Digest,
+        size: usize,
+    ) -> Result<Self, LoadError> {
+        let slot = SlotOffset::new();
+        let description = {
+            // Dropped last: the instance goes back to the pool before its turn does.
+            let _permit = shared.permits.acquire();
+            let mut store = store(&shared);
+            let failed = |error: wasmtime::Error, store: &Store<Limits>| LoadError::Describe {
+                digest,
+                error: trap::call_error(&error, store, &shared.settings, &slot),
+            };
+            let raw = instance
+                .instance_pre()
+                .instantiate(&mut store)
+                .map_err(|error| failed(error, &store))?;
+            let transform =
+                Transform::new(&mut store, &raw).map_err(|error| LoadError::Contract {
+                    digest,
+                    message: format!("{error:#}"),
+                })?;
+            let description = transform
+                .unskew_transform_transformation()
+                .call_describe(&mut store)
+                .map_err(|error| failed(error, &store))?;
+            description::convert(description)
+                .map_err(|message| LoadError::Description { digest, message })?
+        };
+        Ok(Self {
+            shared,
+            instance,
+            digest,
+            size,
+            description,
+            slot,
+        })
+    }
+
+    /// The sha256 of its file.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The size of its file in bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// What it imports: nothing, or it would not have been loaded.
+    pub fn imports(&self) -> &[String] {
+        &[]
+    }
+
+    /// What it says about itself.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// How many rows it is given in one call at most.
+    pub(crate) fn chunk_rows(&self) -> usize {
+        self.shared.settings.chunk_rows
+    }
+
+    /// Runs it on `rows` rows, in a fresh instance.
+    ///
+    /// `columns` are those of `description().inputs`, of their Arrow types, sliced or not; where an
+    /// input is not nullable, without nulls. Everything that comes back is checked. No rows are
+    /// answered without a call.
+    ///
+    /// # Errors
+    /// The component failed, trapped, used up memory, time or result space, or returned what the
+    /// contract does not allow; [`CallErrorKind::Input`] if the rows are none that it takes.
+    pub fn call(&self, columns: &[ArrayRef], rows: usize) -> Result<Returned, CallError> {
+        let lowered = lower::batch(&self.description.inputs, columns, rows)?;
+        if rows == 0 {
+            let outputs = self.description.outputs.iter();
+            return Ok(Returned {
+                columns: outputs
+                    .map(|field| new_empty_array(&field.data_type.arrow()))
+                    .collect(),
+                rows: 0,
+                source_row: Vec::new(),
+            });
+        }
+        let returned = {
+            // Dropped last: the instance goes back to the pool before its turn does.
+            let _permit = self.shared.permits.acquire();
+            let mut store = store(&self.shared);
+            let params = lowered.params();
+            self.instance
+                .instantiate(&mut store)
+                .and_then(|transform| {
+                    transform
+                        .unskew_transform_transformation()
+                        .call_run(&mut store, lowered.batch(&params))
+                })
+                .map_err(|error| {
+                    let mut error =
+                        trap::call_error(&error, &store, &self.shared.settings, &self.slot);
+                    error.row = error.row.filter(|&row| row < rows);
+                    error
+                })?
+        };
+        match returned {
+            Ok(output) => lift::output(&self.description, output, rows),
+            Err(failure) => Err(CallError::new(
+                CallErrorKind::Failed,
+                failure
+                    .row
+                    .map(|row| row as usize)
+                    .filter(|&row| row < rows),
+                match failure.message.trim() {
+                    "" => "it gave no reason".to_owned(),
+                    message => message.to_owned(),
+                },
+            )),
+        }
+    }
+}
+
+impl fmt::Debug for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Component")
+            .field("digest", &self.digest)
+            .field("description", &self.description)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A store for one instance, with all its limits.
+fn store(shared: &Shared) -> Store<Limits> {
+    let limits = Limits::new(shared.settings.memory_limit);
+    let mut store = Store::new(&shared.wasmtime, limits);
+    store.limiter(|limits| limits);
+    store.set_epoch_deadline(shared.ticks);
+    store.set_hostcall_fuel(limits::RESULT);
+    store
+}
+
+#[cfg(test)]
+mod tests;

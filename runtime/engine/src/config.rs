@@ -1,0 +1,130 @@
+//! The one place that decides how wasmtime runs components.
+
+use std::io;
+use std::time::Duration;
+
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
+
+use crate::error::EngineError;
+use crate::settings::Settings;
+
+/// What one instance of a component may hold, in a pool whose totals are these times its instances.
+pub(crate) mod limits {
+    /// Core instances: a component linked from shared libraries has one for each.
+    pub(crate) const CORE_INSTANCES: u32 = 64;
+    /// Linear memories.
+    pub(crate) const MEMORIES: u32 = 2;
+    /// Tables.
+    pub(crate) const TABLES: u32 = 8;
+    /// Elements of a table.
+    pub(crate) const TABLE_ELEMENTS: usize = 65_536;
+    /// The bytes of wasmtime's own data about an instance.
+    pub(crate) const INSTANCE_SIZE: usize = 4 << 20;
+    /// The bytes of what one call returns.
+    pub(crate) const RESULT: usize = 128 << 20;
+}
+
+/// How many epochs pass within a timeout: the finer, the less later than the timeout a call ends.
+const TICKS: u64 = 20;
+
+/// Where instances come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Allocation {
+    /// A pool that reserves address space for all of them at once.
+    Pool,
+    /// The operating system, for each anew: where the pool's address space cannot be had, such as
+    /// under `ulimit -v`. Slower, with the same results.
+    OnDemand,
+}
+
+/// The configuration of wasmtime; everything that could make two sides disagree is set here.
+pub(crate) fn wasmtime_config(settings: &Settings, allocation: Allocation) -> Config {
+    let mut config = Config::new();
+    config
+        // The same bits: NaNs have one form after each operation, and nothing depends on the machine.
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        .relaxed_simd_deterministic(true)
+        .wasm_features(WasmFeatures::THREADS, false)
+        // A memory beyond 4 GiB would cost each access a check, and no limit is that high.
+        .wasm_memory64(false)
+        // Epochs cost about 10 %, fuel two to three times.
+        .epoch_interruption(true)
+        // A panic's message and the row of a trap lie in the memory of the dead instance.
+        .coredump_on_trap(true);
+    match allocation {
+        Allocation::Pool => {
+            let mut pool = PoolingAllocationConfig::new();
+            pool.total_component_instances(settings.instances)
+                .total_core_instances(settings.instances.saturating_mul(limits::CORE_INSTANCES))
+                .total_memories(settings.instances.saturating_mul(limits::MEMORIES))
+                .total_tables(settings.instances.saturating_mul(limits::TABLES))
+                .max_core_instances_per_component(limits::CORE_INSTANCES)
+                .max_memories_per_component(limits::MEMORIES)
+                .max_tables_per_component(limits::TABLES)
+                .table_elements(limits::TABLE_ELEMENTS)
+                .max_component_instance_size(limits::INSTANCE_SIZE)
+                .max_core_instance_size(limits::INSTANCE_SIZE)
+                // Address space, not memory: `Limits` holds each instance to the memory limit, and
+                // `Engine::load` says so of a component that begins with more.
+                .max_memory_size(4 << 30)
+                // What a small call touches is cleared by memset; giving it back to the kernel and
+                // faulting it in again takes longer (measured: 20 µs a call instead of 12).
+                .linear_memory_keep_resident(256 << 10)
+                .table_keep_resident(64 << 10);
+            config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        }
+        Allocation::OnDemand => {
+            config
+                .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+                // Nothing reserved beyond what a memory holds.
+                .memory_reservation(0)
+                .memory_reservation_for_growth(1 << 20)
+                .memory_guard_size(0);
+        }
+    }
+    config
+}
+
+/// wasmtime with the pool, or without it where its address space cannot be reserved.
+///
+/// # Errors
+/// wasmtime refuses both, which is a matter of the machine.
+pub(crate) fn wasmtime_engine(
+    settings: &Settings,
+) -> Result<(wasmtime::Engine, Allocation), EngineError> {
+    let pooled = wasmtime::Engine::new(&wasmtime_config(settings, Allocation::Pool));
+    match pooled {
+        Ok(engine) => Ok((engine, Allocation::Pool)),
+        Err(pool) => wasmtime::Engine::new(&wasmtime_config(settings, Allocation::OnDemand))
+            .map(|engine| (engine, Allocation::OnDemand))
+            .map_err(|error| EngineError::Wasmtime(format!("{error:#}; with a pool: {pool:#}"))),
+    }
+}
+
+/// The time between two epochs, and how many a call has.
+pub(crate) fn epochs(timeout: Duration) -> (Duration, u64) {
+    let tick = (timeout / TICKS as u32).max(Duration::from_millis(1));
+    let ticks = timeout.as_nanos().div_ceil(tick.as_nanos());
+    // One more: the epoch in which a call begins has partly passed.
+    (tick, u64::try_from(ticks).unwrap_or(u64::MAX - 1) + 1)
+}
+
+/// Starts the thread that advances the engine's epoch until the engine is dropped.
+///
+/// # Errors
+/// The operating system gives no thread.
+pub(crate) fn start_epochs(engine: &wasmtime::Engine, tick: Duration) -> io::Result<()> {
+    // Weak: the thread must not keep the engine alive.
+    let engine = engine.weak();
+    std::thread::Builder::new()
+        .name("unskew-epoch".to_owned())
+        .spawn(move || {
+            while let Some(engine) = engine.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                std::thread::sleep(tick);
+            }
+        })
+        .map(drop)
+}

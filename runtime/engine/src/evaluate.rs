@@ -1,0 +1,403 @@
+//! `evaluate`: the one function behind training sets and responses.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType, UInt8Type};
+use unskew_core::component::Kind;
+use unskew_core::digest::Digest;
+use unskew_core::plan::{Binding, FeaturePlan, Layout, SEMANTICS, Step};
+use unskew_core::types::{DataType, ScalarType};
+
+use crate::canonical;
+use crate::component::Component;
+use crate::error::{EvaluateError, EvaluatorError};
+use crate::inputs::{BoundInput, InputError};
+use crate::mask::Mask;
+use crate::status::Status;
+use crate::transform::transform_on_demand;
+
+/// A feature plan with its components; shared by threads.
+#[derive(Debug)]
+pub struct Evaluator {
+    plan: Arc<FeaturePlan>,
+    digest: Digest,
+    layout: Layout,
+    schema: SchemaRef,
+    steps: Vec<BoundStep>,
+}
+
+#[derive(Debug)]
+struct BoundStep {
+    component: Arc<Component>,
+    inputs: Vec<BoundInput>,
+}
+
+/// What a plan makes of a joined batch.
+#[derive(Clone, Debug)]
+pub struct Evaluated {
+    /// The plan's outputs, of its `output_schema()`; row i is row i of the joined batch.
+    pub batch: RecordBatch,
+    /// For each output column what each of its values is.
+    pub statuses: Vec<Vec<Status>>,
+}
+
+impl Evaluator {
+    /// Binds a plan to its components, of which `components` may hold more.
+    ///
+    /// # Errors
+    /// The plan is of other semantics, a component is missing or is not what the plan says, or the
+    /// plan is damaged.
+    pub fn new(
+        plan: Arc<FeaturePlan>,
+        components: &BTreeMap<Digest, Arc<Component>>,
+    ) -> Result<Self, EvaluatorError> {
+        if plan.semantics != SEMANTICS {
+            return Err(EvaluatorError::Semantics {
+                name: plan.service.clone(),
+                found: plan.semantics,
+                wanted: SEMANTICS,
+            });
+        }
+        check_lookups(&plan)?;
+        let steps = (0..plan.steps.len())
+            .map(|index| BoundStep::new(&plan, index, components))
+            .collect::<Result<_, _>>()?;
+        for output in &plan.outputs {
+            let found = bound_type(&plan, &output.binding, plan.steps.len())?;
+            if found != Some(output.data_type) {
+                return Err(damaged(
+                    &plan,
+                    format!(
+                        "its output `{}` is {} and is bound to {}",
+                        output.name,
+                        output.data_type,
+                        found.map_or_else(|| "a constant".to_owned(), |t| t.to_string())
+                    ),
+                ));
+            }
+        }
+        Ok(Self {
+            digest: plan.digest(),
+            layout: plan.layout(),
+            schema: plan.output_schema(),
+            steps,
+            plan,
+        })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Arc<FeaturePlan> {
+        &self.plan
+    }
+
+    /// The plan's digest.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The columns of the joined batch.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Computes the plan's outputs.
+    ///
+    /// 1. Time: a row that was found but is not available yet, or is older than the ttl allows,
+    ///    counts as null, for outputs and as an input alike.
+    /// 2. The transformations in their order: their inputs are widened, nulls take their default;
+    ///    then the null rule and the failure rule of [`transform_on_demand`].
+    /// 3. The outputs, with canonical NaNs: JSON knows only one, and a client is to decode the bits
+    ///    that a training set holds.
+    ///
+    /// # Errors
+    /// A component failed under `on_error: fail`; or `joined` is not as [`Evaluator::layout`] says.
+    pub fn evaluate(&self, joined: &RecordBatch) -> Result<Evaluated, EvaluateError> {
+        self.check(joined)?;
+        let rows = joined.num_rows();
+        let masks = self.masks(joined);
+        let mut features = Vec::with_capacity(masks.len());
+        for (lookup, mask) in masks.iter().enumerate() {
+            let used = 0..self.plan.lookups[lookup].features.len();
+            let columns = used
+                .map(|feature| mask.apply(joined.column(self.layout.feature(lookup, feature))))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(EvaluateError::Joined)?;
+            features.push(columns);
+        }
+        let mut outputs: Vec<Vec<ArrayRef>> = Vec::with_capacity(self.steps.len());
+        for (step, bound) in self.plan.steps.iter().zip(&self.steps) {
+            let columns = bound.run(step, rows, |binding| match *binding {
+                Binding::Feature { lookup, feature } => Some(&features[lookup][feature]),
+                Binding::Output { step, output } => Some(&outputs[step][output]),
+                Binding::Key(key) => Some(joined.column(self.layout.keys + key)),
+                Binding::Request(field) => Some(joined.column(self.layout.request + field)),
+                Binding::EventTimestamp => Some(joined.column(0)),
+                Binding::Constant(_) => None,
+            })?;
+            outputs.push(columns);
+        }
+        let mut columns = Vec::with_capacity(self.plan.outputs.len());
+        let mut statuses = Vec::with_capacity(self.plan.outputs.len());
+        for output in &self.plan.outputs {
+            let (column, found) = match output.binding {
+                Binding::Feature { lookup, feature } => (
+                    &features[lookup][feature],
+                    Some(masks[lookup].statuses.as_slice()),
+                ),
+                Binding::Output { step, output } => (&outputs[step][output], None),
+                _ => {
+                    return Err(EvaluateError::Joined(format!(
+                        "output `{}` is neither a feature nor an output of a transformation",
+                        output.name
+                    )));
+                }
+            };
+            columns.push(canonical::nans(column));
+            statuses.push(column_statuses(column, found));
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+            .map_err(|error| EvaluateError::Joined(error.to_string()))?;
+        Ok(Evaluated { batch, statuses })
+    }
+
+    fn masks(&self, joined: &RecordBatch) -> Vec<Mask> {
+        let timestamps = |column: usize| {
+            joined
+                .column(column)
+                .as_primitive::<TimestampMicrosecondType>()
+        };
+        self.plan
+            .lookups
+            .iter()
+            .zip(&self.layout.lookups)
+            .map(|(lookup, &first)| {
+                Mask::new(
+                    &lookup.view,
+                    timestamps(0),
+                    joined.column(first).as_primitive::<UInt8Type>(),
+                    timestamps(first + 1),
+                    timestamps(first + 2),
+                )
+            })
+            .collect()
+    }
+
+    /// Refuses a batch that is not as the layout says.
+    fn check(&self, joined: &RecordBatch) -> Result<(), EvaluateError> {
+        let wanted = &self.layout.schema;
+        let found = joined.schema_ref();
+        if !Arc::ptr_eq(wanted, found) {
+            let same = wanted.fields().len() == found.fields().len()
+                && wanted
+                    .fields()
+                    .iter()
+                    .zip(found.fields())
+                    .all(|(w, f)| w.name() == f.name() && w.data_type() == f.data_type());
+            if !same {
+                return Err(EvaluateError::Joined(format!(
+                    "its columns are {}; they must be {}",
+                    columns_of(found),
+                    columns_of(wanted)
+                )));
+            }
+        }
+        for (field, column) in wanted.fields().iter().zip(joined.columns()) {
+            if !field.is_nullable() && column.null_count() > 0 {
+                return Err(EvaluateError::Joined(format!(
+                    "its column `{}` has nulls",
+                    field.name()
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl BoundStep {
+    fn new(
+        plan: &FeaturePlan,
+        index: usize,
+        components: &BTreeMap<Digest, Arc<Component>>,
+    ) -> Result<Self, EvaluatorError> {
+        let step = &plan.steps[index];
+        let transformation = || step.name.clone();
+        let component =
+            components
+                .get(&step.component)
+                .ok_or_else(|| EvaluatorError::NoComponent {
+                    transformation: transformation(),
+                    digest: step.component,
+                })?;
+        if component.description() != &step.description || component.digest() != step.component {
+            return Err(EvaluatorError::Description {
+                transformation: transformation(),
+                digest: step.component,
+            });
+        }
+        if step.description.kind != Kind::OnDemand {
+            return Err(EvaluatorError::Kind {
+                transformation: transformation(),
+                found: step.description.kind,
+                wanted: Kind::OnDemand,
+            });
+        }
+        if step.inputs.len() != step.description.inputs.len() {
+            return Err(damaged(
+                plan,
+                format!(
+                    "transformation `{}` has {} inputs and {} bindings",
+                    step.name,
+                    step.description.inputs.len(),
+                    step.inputs.len()
+                ),
+            ));
+        }
+        let inputs = step
+            .description
+            .inputs
+            .iter()
+            .zip(&step.inputs)
+            .map(|(field, input)| {
+                if let Some(found) = bound_type(plan, &input.binding, index)?
+                    && !found.widens_to(field.data_type)
+                {
+                    return Err(EvaluatorError::InputType {
+                        transformation: transformation(),
+                        input: field.name.clone(),
+                        found,
+                        wanted: field.data_type,
+                    });
+                }
+                let constant = match &input.binding {
+                    Binding::Constant(literal) => Some(literal),
+                    _ => None,
+                };
+                BoundInput::new(field, constant, input.default.as_ref()).map_err(|(what, error)| {
+                    EvaluatorError::Literal {
+                        transformation: transformation(),
+                        input: field.name.clone(),
+                        what,
+                        error,
+                    }
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            component: Arc::clone(component),
+            inputs,
+        })
+    }
+
+    fn run<'a>(
+        &self,
+        step: &Step,
+        rows: usize,
+        bound: impl Fn(&Binding) -> Option<&'a ArrayRef>,
+    ) -> Result<Vec<ArrayRef>, EvaluateError> {
+        let inputs = self
+            .inputs
+            .iter()
+            .zip(&step.inputs)
+            .map(|(input, of)| {
+                input
+                    .column(bound(&of.binding), rows)
+                    .map_err(|error| match error {
+                        InputError::Value(error) => EvaluateError::Value {
+                            transformation: step.name.clone(),
+                            input: input.name.clone(),
+                            error,
+                        },
+                        InputError::TooLarge(message) => EvaluateError::TooLarge(format!(
+                            "transformation `{}`, {message}",
+                            step.name
+                        )),
+                    })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        transform_on_demand(&self.component, &inputs, rows, step.on_error)
+            .map_err(|failure| failure.of_transformation(&step.name).into())
+    }
+}
+
+fn column_statuses(column: &ArrayRef, found: Option<&[Status]>) -> Vec<Status> {
+    (0..column.len())
+        .map(
+            |row| match found.map_or(Status::Present, |found| found[row]) {
+                Status::Present if column.is_null(row) => Status::NullValue,
+                status => status,
+            },
+        )
+        .collect()
+}
+
+fn columns_of(schema: &SchemaRef) -> String {
+    unskew_core::text::list(
+        schema
+            .fields()
+            .iter()
+            .map(|field| format!("`{}` {}", field.name(), field.data_type())),
+    )
+}
+
+fn damaged(plan: &FeaturePlan, what: String) -> EvaluatorError {
+    EvaluatorError::Damaged {
+        name: plan.service.clone(),
+        what,
+    }
+}
+
+/// Refuses lookups of keys and features that are not there.
+fn check_lookups(plan: &FeaturePlan) -> Result<(), EvaluatorError> {
+    for lookup in &plan.lookups {
+        let features = lookup.features.iter();
+        if features
+            .max()
+            .is_some_and(|&f| f >= lookup.view.features.len())
+            || !lookup.features.windows(2).all(|pair| pair[0] < pair[1])
+            || lookup.keys.len() != lookup.view.keys.len()
+            || lookup.keys.iter().any(|&key| key >= plan.join_keys.len())
+        {
+            return Err(damaged(
+                plan,
+                format!("its lookup `{}` does not fit its view", lookup.name),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The type of what `binding` is bound to, in a step that comes after `steps` others; `None` for a
+/// constant, which takes any.
+fn bound_type(
+    plan: &FeaturePlan,
+    binding: &Binding,
+    steps: usize,
+) -> Result<Option<DataType>, EvaluatorError> {
+    let found = match *binding {
+        Binding::Constant(_) => return Ok(None),
+        Binding::EventTimestamp => Some(DataType::Scalar(ScalarType::Timestamp)),
+        Binding::Key(key) => plan.join_keys.get(key).map(|field| field.data_type),
+        Binding::Request(field) => plan.request_fields.get(field).map(|field| field.data_type),
+        Binding::Feature { lookup, feature } => plan
+            .lookups
+            .get(lookup)
+            .and_then(|lookup| lookup.used().nth(feature))
+            .map(|field| field.data_type),
+        Binding::Output { step, output } => plan
+            .steps
+            .get(step)
+            .filter(|_| step < steps)
+            .and_then(|step| step.description.outputs.get(output))
+            .map(|field| field.data_type),
+    };
+    match found {
+        Some(found) => Ok(Some(found)),
+        None => Err(damaged(plan, format!("{binding:?} leads nowhere"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;
