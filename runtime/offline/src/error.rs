@@ -1,0 +1,315 @@
+//! What can go wrong on the offline side.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use unskew_core::text::list;
+use unskew_core::values::ValueError;
+use unskew_engine::{EvaluateError, ViewRowsError, ViewRunnerError};
+
+/// An error of the offline side: of a source, of entity rows, of a transformation, or of a file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OfflineError {
+    /// A source's files are not as its definition, or a view, needs them.
+    #[error("source `{name}`: {problem}")]
+    Source {
+        /// The source.
+        name: String,
+        /// What is wrong.
+        problem: Box<SourceProblem>,
+    },
+
+    /// A file that cannot be read: truncated, corrupt, or no Parquet at all.
+    #[error("cannot read `{}`: {reason}", file.display())]
+    UnreadableFile {
+        /// The file.
+        file: PathBuf,
+        /// What the reader says.
+        reason: String,
+    },
+
+    /// A value of a source that its type in the view cannot hold, or a transformation that fails.
+    #[error("{}{error}", in_file(file.as_ref()))]
+    ViewRows {
+        /// The file of the row at fault, if it could be told; the error's row is counted in it.
+        file: Option<PathBuf>,
+        /// What is wrong.
+        error: Box<ViewRowsError>,
+    },
+
+    /// A view's rows cannot be made, whatever the history.
+    #[error(transparent)]
+    ViewRunner(Box<ViewRunnerError>),
+
+    /// Entity rows that are not as the plan needs them.
+    #[error("entity rows{}: {problem}", of_file(file.as_ref()))]
+    EntityRows {
+        /// Where they were read, if in a file.
+        file: Option<PathBuf>,
+        /// What is wrong.
+        problem: Box<EntityRowsProblem>,
+    },
+
+    /// The plan could not be evaluated for an entity row.
+    #[error(transparent)]
+    Evaluate(Box<EvaluateError>),
+
+    /// A file or folder that cannot be read or written.
+    #[error("{action} `{}`: {error}", path.display())]
+    Io {
+        /// What was tried, such as `cannot write`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+
+    /// The training set could not be written as Parquet.
+    #[error("cannot write `{}`: {reason}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the writer says.
+        reason: String,
+    },
+
+    /// The sink of [`crate::Offline::latest_rows`] failed.
+    #[error("cannot write the rows of view `{view}`: {error}")]
+    Sink {
+        /// The view.
+        view: String,
+        /// The sink's own error.
+        error: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// An error of DataFusion that has no better name.
+    #[error(transparent)]
+    DataFusion(Arc<DataFusionError>),
+}
+
+/// What is wrong with a source's files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceProblem {
+    /// A source's path names no file.
+    #[error(
+        "no Parquet file at `{}`; a path is a file, a folder with *.parquet files \
+         in it, or a glob, relative to the feature repository; hidden files and those that begin \
+         with `_` are left out", pattern.display()
+    )]
+    NoFiles {
+        /// The path, under the feature repository.
+        pattern: PathBuf,
+    },
+
+    /// A glob that cannot be read as one.
+    #[error("`{pattern}` is no glob: {reason}")]
+    InvalidGlob {
+        /// The glob.
+        pattern: String,
+        /// What is wrong with it, and where.
+        reason: String,
+    },
+
+    /// No file of a source has a column that is needed.
+    #[error(
+        "no column `{column}`{} in `{}`{}; the columns there are {}",
+        renamed(column, file_column), file.display(), others(*files), list(columns)
+    )]
+    MissingColumn {
+        /// The column, by its name in definitions.
+        column: String,
+        /// Its name in the file.
+        file_column: String,
+        /// A file without it: the first.
+        file: PathBuf,
+        /// How many files the source has; none has the column.
+        files: usize,
+        /// The columns of all the files.
+        columns: Vec<String>,
+    },
+
+    /// Two files of a source hold a column in types that no type of the contract joins.
+    #[error(
+        "column `{column}` is {first_type} in `{}` and {other_type} in `{}`; \
+         the files of a source must agree, up to a widening that loses nothing",
+        first.display(), other.display()
+    )]
+    IncompatibleTypes {
+        /// The column, by its name in the files.
+        column: String,
+        /// The one file.
+        first: PathBuf,
+        /// Its type there.
+        first_type: DataType,
+        /// The other file.
+        other: PathBuf,
+        /// Its type there.
+        other_type: DataType,
+    },
+}
+
+/// What is wrong with entity rows.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EntityRowsProblem {
+    /// Columns that the plan needs are not there.
+    #[error(
+        "no column {}; the columns there are {}",
+        quoted(missing),
+        quoted(there)
+    )]
+    MissingColumns {
+        /// The columns that are missing.
+        missing: Vec<String>,
+        /// The columns that are there.
+        there: Vec<String>,
+    },
+    /// A column name that occurs twice.
+    #[error("two columns are called `{0}`; rename or drop one of them")]
+    DuplicateColumn(String),
+    /// A column with the name of an output of the plan.
+    #[error(
+        "their column `{0}` has the name of an output of the plan; rename it, or set \
+         full_feature_names: true in the feature service"
+    )]
+    OutputName(String),
+    /// A row without an event timestamp.
+    #[error("row {0}: its event_timestamp is null; each entity row needs one")]
+    NullTimestamp(u64),
+    /// A value that is none of its column's type.
+    #[error("column `{column}`: {error}")]
+    Value {
+        /// The column.
+        column: String,
+        /// The row and the value.
+        error: ValueError,
+    },
+    /// A file that is neither Parquet nor CSV.
+    #[error("the file's name ends neither in .parquet nor in .csv, so its format is not known")]
+    UnknownFormat,
+    /// A file that cannot be read as what its name says.
+    #[error("{0}")]
+    Unreadable(String),
+    /// More entity rows than can be held.
+    #[error("there are more than {0} of them, the most that one training set can have")]
+    TooMany(u32),
+}
+
+impl From<DataFusionError> for OfflineError {
+    /// Finds the [`OfflineError`] that came through DataFusion, if one did.
+    fn from(error: DataFusionError) -> Self {
+        match unwrap_external(error) {
+            Ok(error) => error,
+            Err(error) => Self::DataFusion(Arc::new(error)),
+        }
+    }
+}
+
+impl From<OfflineError> for DataFusionError {
+    fn from(error: OfflineError) -> Self {
+        match error {
+            OfflineError::DataFusion(error) => Self::Shared(error),
+            error => Self::External(Box::new(error)),
+        }
+    }
+}
+
+impl OfflineError {
+    pub(crate) fn source(name: &str, problem: SourceProblem) -> Self {
+        Self::Source {
+            name: name.to_owned(),
+            problem: Box::new(problem),
+        }
+    }
+
+    pub(crate) fn entity_rows(file: Option<&Path>, problem: EntityRowsProblem) -> Self {
+        Self::EntityRows {
+            file: file.map(Path::to_owned),
+            problem: Box::new(problem),
+        }
+    }
+
+    pub(crate) fn view_rows(file: Option<PathBuf>, error: ViewRowsError) -> Self {
+        Self::ViewRows {
+            file,
+            error: Box::new(error),
+        }
+    }
+}
+
+impl From<ViewRunnerError> for OfflineError {
+    fn from(error: ViewRunnerError) -> Self {
+        Self::ViewRunner(Box::new(error))
+    }
+}
+
+impl From<ArrowError> for OfflineError {
+    fn from(error: ArrowError) -> Self {
+        DataFusionError::from(error).into()
+    }
+}
+
+impl From<tokio::task::JoinError> for OfflineError {
+    /// A panic of a task goes on in the caller; the task of a runtime that shuts down is an error.
+    fn from(error: tokio::task::JoinError) -> Self {
+        if error.is_panic() {
+            std::panic::resume_unwind(error.into_panic());
+        }
+        Self::DataFusion(Arc::new(DataFusionError::Execution(
+            "the runtime was shut down before the work was done".to_owned(),
+        )))
+    }
+}
+
+/// The [`OfflineError`] inside of an error of DataFusion, or the error itself.
+fn unwrap_external(error: DataFusionError) -> Result<OfflineError, DataFusionError> {
+    match error {
+        DataFusionError::External(inner) => match inner.downcast::<OfflineError>() {
+            Ok(error) => Ok(*error),
+            Err(inner) => match inner.downcast::<DataFusionError>() {
+                Ok(error) => unwrap_external(*error),
+                Err(inner) => Err(DataFusionError::External(inner)),
+            },
+        },
+        DataFusionError::Context(_, inner) => unwrap_external(*inner),
+        DataFusionError::Shared(shared) => match Arc::try_unwrap(shared) {
+            Ok(error) => unwrap_external(error),
+            Err(shared) => Err(DataFusionError::Shared(shared)),
+        },
+        other => Err(other),
+    }
+}
+
+fn renamed(column: &str, file_column: &str) -> String {
+    if column == file_column {
+        String::new()
+    } else {
+        format!(" (`{file_column}` in the file)")
+    }
+}
+
+fn others(files: usize) -> String {
+    match files.saturating_sub(1) {
+        0 => String::new(),
+        1 => " nor in its other file".to_owned(),
+        others => format!(" nor in its {others} other files"),
+    }
+}
+
+fn in_file(file: Option<&PathBuf>) -> String {
+    file.map_or_else(String::new, |file| format!("file `{}`: ", file.display()))
+}
+
+fn of_file(file: Option<&PathBuf>) -> String {
+    file.map_or_else(String::new, |file| format!(" of `{}`", file.display()))
+}
+
+fn quoted(names: &[String]) -> String {
+    list(names.iter().map(|name| format!("`{name}`")))
+}

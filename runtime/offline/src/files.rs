@@ -1,0 +1,309 @@
+//! From a source's path to the files that it names.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use datafusion::object_store::ObjectMeta;
+use datafusion::object_store::path::Path as ObjectPath;
+use unskew_core::view::Source;
+
+use crate::error::{OfflineError, SourceProblem};
+
+/// A file of a source.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceFile {
+    /// The file, as messages name it.
+    pub(crate) path: PathBuf,
+    /// The same file, as the object store of the file system knows it.
+    pub(crate) meta: ObjectMeta,
+}
+
+impl SourceFile {
+    /// The file at `path`.
+    pub(crate) fn at(path: PathBuf) -> Result<Self, OfflineError> {
+        let io = |error| OfflineError::Io {
+            action: "cannot read",
+            path: path.clone(),
+            error,
+        };
+        // Canonical, since an object store has no `..` in its paths.
+        let canonical = path.canonicalize().map_err(io)?;
+        let metadata = canonical.metadata().map_err(io)?;
+        let location = ObjectPath::from_absolute_path(&canonical)
+            .map_err(|error| io(std::io::Error::other(error)))?;
+        let meta = ObjectMeta {
+            location,
+            last_modified: metadata.modified().map_err(io)?.into(),
+            size: metadata.len(),
+            e_tag: None,
+            version: None,
+        };
+        Ok(Self { path, meta })
+    }
+}
+
+/// The files of `source`, in the order of their paths, each once.
+///
+/// A path that exists is taken as it stands, even if it has the characters of a glob in it. Below a
+/// folder every `*.parquet` counts; files and folders that begin with `.` or `_` do not, as with
+/// the engines that write such folders.
+///
+/// # Errors
+/// There is no such file, or a folder cannot be read. Blocks: to be called off the runtime.
+pub(crate) fn source_files(root: &Path, source: &Source) -> Result<Vec<SourceFile>, OfflineError> {
+    let pattern = root.join(&source.path);
+    let mut found = BTreeSet::new();
+    if pattern.exists() {
+        collect(&pattern, &mut found)?;
+    } else {
+        for path in glob(root, source)? {
+            collect(&path, &mut found)?;
+        }
+    }
+    if found.is_empty() {
+        return Err(OfflineError::source(
+            &source.name,
+            SourceProblem::NoFiles { pattern },
+        ));
+    }
+    found.into_iter().map(SourceFile::at).collect()
+}
+
+/// Adds `path` if it is a file, or else the Parquet files below it.
+fn collect(path: &Path, found: &mut BTreeSet<PathBuf>) -> Result<(), OfflineError> {
+    if path.is_dir() {
+        walk(path, &mut BTreeSet::new(), found)
+    } else {
+        found.insert(path.to_owned());
+        Ok(())
+    }
+}
+
+/// Adds the Parquet files below `folder`; `seen` are the folders above it, so that a link to one of
+/// them ends there.
+fn walk(
+    folder: &Path,
+    seen: &mut BTreeSet<PathBuf>,
+    found: &mut BTreeSet<PathBuf>,
+) -> Result<(), OfflineError> {
+    let io = |error| OfflineError::Io {
+        action: "cannot read the folder",
+        path: folder.to_owned(),
+        error,
+    };
+    let canonical = folder.canonicalize().map_err(io)?;
+    if !seen.insert(canonical.clone()) {
+        return Ok(());
+    }
+    for entry in folder.read_dir().map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path
+            .file_name()
+            .is_some_and(|name| is_left_out(name.as_encoded_bytes()))
+        {
+            continue;
+        }
+        if path.is_dir() {
+            walk(&path, seen, found)?;
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"))
+        {
+            found.insert(path);
+        }
+    }
+    seen.remove(&canonical);
+    Ok(())
+}
+
+/// The paths that a source's path matches as a glob.
+fn glob(root: &Path, source: &Source) -> Result<Vec<PathBuf>, OfflineError> {
+    let invalid = |reason: String| {
+        let pattern = source.path.clone();
+        OfflineError::source(&source.name, SourceProblem::InvalidGlob { pattern, reason })
+    };
+    // The feature repository itself may lie in a folder whose name looks like a glob.
+    let pattern = if Path::new(&source.path).is_absolute() {
+        source.path.clone()
+    } else {
+        let root = root
+            .to_str()
+            .ok_or_else(|| invalid("the feature repository's path is no UTF-8".to_owned()))?;
+        format!("{}/{}", glob::Pattern::escape(root), source.path)
+    };
+    let fixed = root.join(fixed_part(&source.path)).components().count();
+    let named = source
+        .path
+        .split('/')
+        .any(|part| is_left_out(part.as_bytes()) && part != "..");
+    let options = glob::MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: true,
+    };
+    let mut paths = Vec::new();
+    for path in glob::glob_with(&pattern, options).map_err(|error| invalid(error.to_string()))? {
+        let path = path.map_err(|error| OfflineError::Io {
+            action: "cannot read the folder",
+            path: error.path().to_owned(),
+            error: error.into(),
+        })?;
+        let mut matched = path.components().skip(fixed);
+        let left_out = matched.any(|component| match component {
+            Component::Normal(name) => is_left_out(name.as_encoded_bytes()),
+            _ => false,
+        });
+        // Who writes `_archive/*.parquet` means it.
+        if named || !left_out {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+/// What a glob has before its first component with a special character.
+fn fixed_part(pattern: &str) -> PathBuf {
+    Path::new(pattern)
+        .components()
+        .take_while(|component| {
+            let text = component.as_os_str().to_string_lossy();
+            !text.contains(['*', '?', '['])
+        })
+        .collect()
+}
+
+/// Whether a file or folder of this name is no data: hidden, or an engine's own.
+fn is_left_out(name: &[u8]) -> bool {
+    name.starts_with(b".") || name.starts_with(b"_")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use unskew_core::time::Mode;
+
+    use super::*;
+
+    fn source(path: &str) -> Source {
+        Source {
+            name: "s".to_owned(),
+            path: path.to_owned(),
+            timestamp_field: "t".to_owned(),
+            created_timestamp_column: None,
+            point_in_time: Mode::Event,
+            late_by: 0,
+            columns: std::collections::BTreeMap::new(),
+        }
+    }
+
+    fn names(root: &Path, path: &str) -> Vec<String> {
+        source_files(root, &source(path))
+            .unwrap()
+            .into_iter()
+            .map(|file| {
+                let relative = file.path.strip_prefix(root).unwrap();
+                relative.to_str().unwrap().to_owned()
+            })
+            .collect()
+    }
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"x").unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn a_folder_gives_its_parquet_files_at_any_depth_but_none_that_is_hidden() {
+        let root = tree(&[
+            "d/b.parquet",
+            "d/a.PARQUET",
+            "d/x/y/c.parquet",
+            "d/_SUCCESS",
+            "d/notes.txt",
+            "d/.hidden.parquet",
+            "d/_temporary/t.parquet",
+            "d/_metadata.parquet",
+            "d/.x/z.parquet",
+        ]);
+        assert_eq!(
+            names(root.path(), "d"),
+            ["d/a.PARQUET", "d/b.parquet", "d/x/y/c.parquet"]
+        );
+        assert_eq!(
+            names(root.path(), "d/"),
+            ["d/a.PARQUET", "d/b.parquet", "d/x/y/c.parquet"]
+        );
+    }
+
+    #[test]
+    fn a_glob_gives_files_and_what_lies_in_folders() {
+        let root = tree(&[
+            "d/1/a.parquet",
+            "d/2/b.parquet",
+            "d/_3/c.parquet",
+            "e.parquet",
+        ]);
+        assert_eq!(
+            names(root.path(), "d/*/*.parquet"),
+            ["d/1/a.parquet", "d/2/b.parquet"]
+        );
+        assert_eq!(
+            names(root.path(), "d/**/*.parquet"),
+            ["d/1/a.parquet", "d/2/b.parquet"]
+        );
+        assert_eq!(
+            names(root.path(), "d/[12]"),
+            ["d/1/a.parquet", "d/2/b.parquet"]
+        );
+        assert_eq!(names(root.path(), "d/_3/*"), ["d/_3/c.parquet"]);
+    }
+
+    #[test]
+    fn a_path_that_exists_is_no_glob_whatever_its_characters() {
+        let odd = "odd [1]*? #%41 ü.parquet";
+        let root = tree(&[odd, "odd 1.parquet"]);
+        assert_eq!(names(root.path(), odd), [odd]);
+        assert_eq!(names(root.path(), "./odd 1.parquet"), ["odd 1.parquet"]);
+    }
+
+    #[test]
+    fn the_repository_may_lie_in_any_folder() {
+        for folder in ["[a]*", "_a", ".a", "[a]/_b/.c"] {
+            let root = tree(&[&format!("{folder}/d/1.parquet")]);
+            let root = root.path().join(folder);
+            assert_eq!(names(&root, "d/*.parquet"), ["d/1.parquet"], "{folder}");
+            assert_eq!(names(&root, "./d/*"), ["d/1.parquet"], "{folder}");
+            assert_eq!(names(&root, "d"), ["d/1.parquet"], "{folder}");
+        }
+    }
+
+    #[test]
+    fn no_file_is_an_error_that_names_the_path() {
+        let root = tree(&["d/notes.txt"]);
+        for path in ["missing.parquet", "d", "d/*.parquet"] {
+            let error = source_files(root.path(), &source(path))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(path) && error.contains("source `s`"),
+                "{error}"
+            );
+        }
+        let error = source_files(root.path(), &source("d/***")).unwrap_err();
+        assert!(error.to_string().contains("is no glob"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_a_folder_above_ends_there() {
+        let root = tree(&["d/a.parquet"]);
+        std::os::unix::fs::symlink(root.path().join("d"), root.path().join("d/loop")).unwrap();
+        assert_eq!(names(root.path(), "d"), ["d/a.parquet"]);
+    }
+}

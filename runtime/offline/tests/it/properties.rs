@@ -1,0 +1,160 @@
+//! Random histories and entity rows: the join equals the oracle, however files are split and read.
+
+use std::num::NonZero;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use proptest::collection::vec;
+use proptest::option::weighted;
+use proptest::prelude::*;
+use unskew_core::time::Mode;
+use unskew_core::types::Field;
+use unskew_core::view::View;
+use unskew_offline::Settings;
+
+use crate::oracle::oracle;
+use crate::repository::{INT64, Repository, batch, ints, plan_of, strings, times, view};
+
+/// Key, event, created, two features.
+type HistoryRow = (
+    Option<String>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+);
+
+/// So few values that ties in everything are common.
+fn history_row() -> impl Strategy<Value = HistoryRow> {
+    (
+        weighted(0.9, "[ab]{0,2}"),
+        weighted(0.9, 0..12_i64),
+        weighted(0.8, 0..12_i64),
+        weighted(0.8, prop_oneof![0..3_i64, Just(256), any::<i64>()]),
+        weighted(0.8, 0..2_i64),
+    )
+}
+
+fn history(rows: &[HistoryRow]) -> RecordBatch {
+    batch(vec![
+        ("id", strings(rows.iter().map(|row| row.0.as_deref()))),
+        ("at", times(rows.iter().map(|row| row.1))),
+        ("made", times(rows.iter().map(|row| row.2))),
+        ("v", ints(rows.iter().map(|row| row.3))),
+        ("w", ints(rows.iter().map(|row| row.4))),
+    ])
+}
+
+fn two_features(path: &str, mode: Mode, ttl: Option<i64>) -> View {
+    let mut view = view(path);
+    view.features.push(Field::new("w", INT64));
+    view.source.point_in_time = mode;
+    view.ttl = ttl;
+    view
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_join_equals_the_oracle_however_the_history_is_split(
+        rows in vec(history_row(), 0..60),
+        shuffled in any::<prop::sample::Index>(),
+        cuts in vec(any::<prop::sample::Index>(), 0..4),
+        group in 1..20_usize,
+        partitions in 1..5_usize,
+        asked in vec((weighted(0.9, "[ab]{0,2}"), -2..15_i64), 0..40),
+        mode in prop_oneof![Just(Mode::Event), Just(Mode::Known)],
+        ttl in weighted(0.5, 1..6_i64),
+    ) {
+        let entities = batch(vec![
+            ("id", strings(asked.iter().map(|(id, _)| id.as_deref()))),
+            ("event_timestamp", times(asked.iter().map(|(_, at)| Some(*at)))),
+        ]);
+        let at: Vec<_> = asked.iter().map(|(_, at)| *at).collect();
+        let whole = two_features("whole.parquet", mode, ttl);
+        let keys = [Arc::clone(entities.column(0))];
+        let (features, statuses) = oracle(&whole, &history(&rows), &keys, &at);
+
+        let repository = Repository::with_settings(Settings {
+            partitions: NonZero::new(partitions).unwrap(),
+            ..Settings::default()
+        });
+        repository.write_grouped("whole.parquet", &history(&rows), group);
+
+        // The same rows in another order, in several files.
+        let mut other = rows.clone();
+        if !other.is_empty() {
+            let middle = shuffled.index(other.len());
+            other.rotate_left(middle);
+            other[..].reverse();
+        }
+        let mut bounds: Vec<_> = cuts.iter().map(|cut| cut.index(rows.len() + 1)).collect();
+        bounds.extend([0, rows.len()]);
+        bounds.sort_unstable();
+        for (file, pair) in bounds.windows(2).enumerate() {
+            let part = history(&other[pair[0]..pair[1]]);
+            repository.write_grouped(&format!("split/{file}.parquet"), &part, group);
+        }
+        let split = two_features("split", mode, ttl);
+
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .build()
+            .unwrap();
+        for view in [whole, split] {
+            let found = runtime.block_on(repository.evaluated(&plan_of(&view), &entities)).unwrap();
+            prop_assert_eq!(found.batch.columns(), &features[..]);
+            prop_assert_eq!(&found.statuses, &statuses);
+        }
+    }
+}
+
+/// More rows than a batch and a chunk hold, in several partitions.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rows_in_many_batches_equal_the_oracle_of_each_key() {
+    let repository = Repository::new();
+    let rows: Vec<HistoryRow> = (0..40_000_i64)
+        .map(|row| {
+            let id = row * 7_919 % 20_011;
+            (
+                Some(id.to_string()),
+                Some(row % 1_000),
+                None,
+                Some(row),
+                Some(id),
+            )
+        })
+        .collect();
+    repository.write_grouped("h.parquet", &history(&rows), 5_000);
+    let asked: Vec<_> = (0..20_000_i64)
+        .map(|row| (row * 31 % 20_011, row % 1_200))
+        .collect();
+    let names: Vec<_> = asked.iter().map(|(id, _)| id.to_string()).collect();
+    let entities = batch(vec![
+        ("id", strings(names.iter().map(|name| Some(name.as_str())))),
+        (
+            "event_timestamp",
+            times(asked.iter().map(|(_, at)| Some(*at))),
+        ),
+    ]);
+    let view = two_features("h.parquet", Mode::Event, None);
+    let found = repository
+        .evaluated(&plan_of(&view), &entities)
+        .await
+        .unwrap();
+
+    let mut by_id: std::collections::BTreeMap<i64, Vec<&HistoryRow>> = Default::default();
+    for row in &rows {
+        by_id.entry(row.4.unwrap()).or_default().push(row);
+    }
+    let expected: Vec<_> = asked
+        .iter()
+        .map(|(id, at)| {
+            let rows = by_id.get(id)?.iter().filter(|row| row.1 <= Some(*at));
+            let best = rows.max_by_key(|row| (row.1, row.3.unwrap().to_le_bytes()))?;
+            best.3
+        })
+        .collect();
+    assert_eq!(crate::repository::values(&found.batch, "v__v"), expected);
+}
