@@ -1,0 +1,271 @@
+//! What only the Redis store does.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod common;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use common::{one_row, row, view};
+use unskew_online::{OnlineError, OnlineSettings, OnlineStore, StoredRow, ViewState, connect};
+use unskew_test_redis::RedisServer;
+
+fn store(url: &str) -> Arc<dyn OnlineStore> {
+    connect(&OnlineSettings::Redis {
+        url: url.to_owned(),
+    })
+    .unwrap()
+}
+
+async fn command<T: redis::FromRedisValue>(server: &RedisServer, words: &[&str]) -> T {
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query_async(&mut connection).await.unwrap()
+}
+
+async fn expiry(server: &RedisServer) -> i64 {
+    let keys: Vec<String> = command(server, &["KEYS", "unskew:*"]).await;
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    command(server, &["PEXPIRETIME", &keys[0]]).await
+}
+
+fn expiring(value: &[u8], expires_at: Option<i64>) -> StoredRow {
+    StoredRow {
+        expires_at,
+        ..row(b"k", value)
+    }
+}
+
+/// Far in the future of any clock: 2100-01-01, in microseconds.
+const LATER: i64 = 4_102_444_800_000_000;
+
+#[tokio::test]
+async fn a_write_sets_the_expiry_and_an_equal_one_refreshes_it() {
+    let server = RedisServer::start();
+    let store = store(&server.url());
+    let v = view("v");
+    let put = async |row: StoredRow| store.put(&v, vec![row]).await.unwrap();
+    put(expiring(b"2", Some(LATER))).await;
+    assert_eq!(expiry(&server).await, LATER / 1000 + 1);
+    // A row that is kept keeps its expiry.
+    put(expiring(b"1", Some(LATER + 5_000_000))).await;
+    assert_eq!(expiry(&server).await, LATER / 1000 + 1);
+    put(expiring(b"2", Some(LATER + 5_000_000))).await;
+    assert_eq!(expiry(&server).await, LATER / 1000 + 5001);
+    put(expiring(b"3", Some(LATER + 7_000_000))).await;
+    assert_eq!(expiry(&server).await, LATER / 1000 + 7001);
+    put(expiring(b"3", None)).await;
+    assert_eq!(expiry(&server).await, -1);
+    put(expiring(b"3", Some(LATER))).await;
+    put(expiring(b"4", None)).await;
+    assert_eq!(expiry(&server).await, -1);
+    put(expiring(b"4", Some(i64::MAX))).await;
+    assert_eq!(expiry(&server).await, i64::MAX / 1000 + 1);
+    assert_eq!(one_row(&*store, &v, b"k").await.unwrap(), b"4");
+}
+
+#[tokio::test]
+async fn a_row_whose_time_to_be_forgotten_has_passed_is_forgotten() {
+    let server = RedisServer::start();
+    let store = store(&server.url());
+    for passed in [i64::MIN, -1, 0, 1_000_000] {
+        let rows = vec![expiring(b"row", Some(passed))];
+        assert_eq!(store.put(&view("v"), rows).await.unwrap().written, 1);
+        assert_eq!(one_row(&*store, &view("v"), b"k").await, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_down_is_unavailable_and_comes_back() {
+    let mut server = RedisServer::start();
+    let store = store(&server.url());
+    let v = view("v");
+    let state = ViewState {
+        watermark: Some(1),
+        pending: vec![],
+    };
+    for _ in 0..3 {
+        store.put(&v, vec![row(b"k", b"row")]).await.unwrap();
+        assert_eq!(one_row(&*store, &v, b"k").await.unwrap(), b"row");
+        server.stop();
+        let errors = [
+            store.ping().await.unwrap_err(),
+            store
+                .get(vec![unskew_online::Wanted {
+                    view: Arc::new(v.clone()),
+                    entities: vec![b"k".to_vec()],
+                }])
+                .await
+                .unwrap_err(),
+            store.put(&v, vec![row(b"k", b"row")]).await.unwrap_err(),
+            store.state(&v).await.unwrap_err(),
+            store.update_state(&v, None, &state).await.unwrap_err(),
+            store.sample_keys(&v, 1, 0).await.unwrap_err(),
+            store.remove_project("project").await.unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.is_unavailable(), "{error:?}");
+            assert!(error.to_string().contains("127.0.0.1"), "{error}");
+        }
+        server.start_again();
+        // The first call after an outage succeeds.
+        assert_eq!(one_row(&*store, &v, b"k").await, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_away_between_two_calls_is_not_noticed() {
+    let mut server = RedisServer::start();
+    let store = store(&server.url());
+    for _ in 0..3 {
+        store
+            .put(&view("v"), vec![row(b"k", b"row")])
+            .await
+            .unwrap();
+        server.start_again();
+    }
+    assert_eq!(one_row(&*store, &view("v"), b"k").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_never_answers_is_unavailable() {
+    // It accepts connections, by its backlog, and says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let store = store(&format!("redis://127.0.0.1:{port}"));
+    let pings: Vec<_> = (0..50)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.ping().await })
+        })
+        .collect();
+    for ping in pings {
+        let error = ping.await.unwrap().unwrap_err();
+        assert!(error.is_unavailable(), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_falls_silent_is_unavailable_until_it_speaks() {
+    let server = RedisServer::start();
+    let store = store(&server.url());
+    store
+        .put(&view("v"), vec![row(b"k", b"row")])
+        .await
+        .unwrap();
+    server.freeze();
+    // The first gets no answer, the second no connection.
+    for _ in 0..2 {
+        let error = store.state(&view("v")).await.unwrap_err();
+        assert!(error.is_unavailable(), "{error:?}");
+    }
+    server.thaw();
+    assert_eq!(one_row(&*store, &view("v"), b"k").await.unwrap(), b"row");
+}
+
+#[tokio::test]
+async fn scripts_that_the_server_forgot_are_loaded_again() {
+    let server = RedisServer::start();
+    let store = store(&server.url());
+    for value in [b"1", b"2"] {
+        store.put(&view("v"), vec![row(b"k", value)]).await.unwrap();
+        let _: () = command(&server, &["SCRIPT", "FLUSH"]).await;
+    }
+    assert_eq!(one_row(&*store, &view("v"), b"k").await.unwrap(), b"2");
+}
+
+#[tokio::test]
+async fn an_emptied_store_has_no_state() {
+    let server = RedisServer::start();
+    let store = store(&server.url());
+    let state = ViewState {
+        watermark: Some(1),
+        pending: vec![],
+    };
+    assert!(store.update_state(&view("v"), None, &state).await.unwrap());
+    let _: () = command(&server, &["FLUSHALL"]).await;
+    assert_eq!(store.state(&view("v")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_read_is_an_error_that_names_the_view() {
+    let server = RedisServer::start();
+    let store = store(&server.url());
+    assert!(
+        store
+            .update_state(&view("v"), None, &ViewState::default())
+            .await
+            .unwrap()
+    );
+    let keys: Vec<String> = command(&server, &["KEYS", "*"]).await;
+    let _: () = command(&server, &["SET", &keys[0], "{\"later\":1}"]).await;
+    let error = store.state(&view("v")).await.unwrap_err();
+    assert!(
+        matches!(&error, OnlineError::DamagedState { view, .. } if view == "v"),
+        "{error}"
+    );
+    let error = store
+        .update_state(&view("v"), None, &ViewState::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, OnlineError::DamagedState { .. }));
+}
+
+#[tokio::test]
+async fn a_server_that_is_full_says_so() {
+    let server = RedisServer::start();
+    let store = store(&server.url());
+    store
+        .put(&view("v"), vec![row(b"k", b"row")])
+        .await
+        .unwrap();
+    let _: () = command(&server, &["CONFIG", "SET", "maxmemory", "1"]).await;
+    let error = store
+        .put(&view("v"), vec![row(b"l", b"row")])
+        .await
+        .unwrap_err();
+    assert!(matches!(error, OnlineError::Full { .. }), "{error:?}");
+    // It still serves.
+    assert_eq!(one_row(&*store, &view("v"), b"k").await.unwrap(), b"row");
+}
+
+#[tokio::test]
+async fn a_password_is_used_and_never_shown() {
+    let server = RedisServer::start_with(&["--requirepass", "hunter2"]);
+    let url = |password: &str| format!("redis://:{password}@127.0.0.1:{}/0", server.port());
+    let right = store(&url("hunter2"));
+    right.ping().await.unwrap();
+    assert!(!format!("{right:?} {}", right.address()).contains("hunter2"));
+    for url in [url("hunter3"), server.url()] {
+        let wrong = store(&url);
+        let error = wrong.ping().await.unwrap_err();
+        assert!(matches!(error, OnlineError::Refused { .. }), "{error:?}");
+        assert!(
+            !format!("{error} {error:?} {wrong:?}").contains("hunter"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_url_that_is_none_is_refused_without_being_shown() {
+    for url in [
+        "",
+        "hunter2",
+        "http://:hunter2@localhost",
+        "redis://:hunter2@localhost:99999999",
+        "redis://:hunter2@localhost/hunter2",
+        "rediss://:hunter2@localhost",
+    ] {
+        let error = connect(&OnlineSettings::Redis {
+            url: url.to_owned(),
+        })
+        .unwrap_err();
+        assert!(matches!(error, OnlineError::Settings(_)), "{error}");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("redis://"), "{shown}");
+    }
+}
