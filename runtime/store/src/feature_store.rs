@@ -1,0 +1,180 @@
+//! A feature repository, opened.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use unskew_core::definitions::{FileText, OnlineStore as OnlineShape, PROJECT_FILE, Settings};
+use unskew_engine::Engine;
+use unskew_online::{OnlineSettings, OnlineStore};
+use unskew_registry::Registry;
+
+use crate::applied::Applied;
+use crate::compile::{self, Built};
+use crate::error::StoreError;
+use crate::files::read_text;
+
+/// A feature repository: its definitions, its registry, its online store.
+///
+/// Cheap to clone; all clones share one engine and one connection.
+#[derive(Clone)]
+pub struct FeatureStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: PathBuf,
+    settings: Settings,
+    engine: OnceLock<Engine>,
+    online: OnceLock<Arc<dyn OnlineStore>>,
+}
+
+impl FeatureStore {
+    /// Opens the feature repository in `root`. Neither its registry nor its online store is
+    /// touched.
+    ///
+    /// # Errors
+    /// It has no `unskew.yaml`, or that is wrong.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let file = root.join(PROJECT_FILE);
+        if !file.is_file() {
+            return Err(StoreError::NoRepository {
+                root: root.to_owned(),
+            });
+        }
+        let text = read_text(&file)?;
+        let settings = Settings::read(&text, |name| std::env::var(name).ok())?;
+        let inner = Inner {
+            root: root.to_owned(),
+            settings,
+            engine: OnceLock::new(),
+            online: OnceLock::new(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The folder of the repository.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    /// What `unskew.yaml` says.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// The files of definitions, by name.
+    pub(crate) fn definition_files(&self) -> Result<Vec<FileText>, StoreError> {
+        let folder = self.inner.root.join("features");
+        if !folder.is_dir() {
+            return Ok(Vec::new());
+        }
+        let unreadable = |source| StoreError::File {
+            action: "read",
+            file: folder.clone(),
+            source,
+        };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            if path.is_file() && matches!(extension, Some("yaml" | "yml")) {
+                names.push(path);
+            }
+        }
+        names.sort();
+        names
+            .iter()
+            .map(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                Ok((format!("features/{name}"), read_text(path)?))
+            })
+            .collect()
+    }
+
+    pub(crate) fn registry(&self) -> Result<Registry, StoreError> {
+        Ok(Registry::open(
+            &self.inner.root.join(&self.inner.settings.registry),
+        )?)
+    }
+
+    /// The engine that runs components, started at the first call.
+    ///
+    /// # Errors
+    /// It cannot start: its folder of compiled code cannot be used, or memory is short.
+    pub fn engine(&self) -> Result<&Engine, StoreError> {
+        if let Some(engine) = self.inner.engine.get() {
+            return Ok(engine);
+        }
+        let settings = unskew_engine::Settings {
+            cache: Some(self.inner.root.join(".unskew/compiled")),
+            ..unskew_engine::Settings::default()
+        };
+        let engine = Engine::new(&settings)?;
+        Ok(self.inner.engine.get_or_init(|| engine))
+    }
+
+    /// The online store, connected at the first call.
+    ///
+    /// # Errors
+    /// Its folder or its URL cannot be used. A Redis server that is down is no error yet.
+    pub fn online(&self) -> Result<Arc<dyn OnlineStore>, StoreError> {
+        if let Some(online) = self.inner.online.get() {
+            return Ok(Arc::clone(online));
+        }
+        let settings = match &self.inner.settings.online_store {
+            OnlineShape::Embedded { path } => OnlineSettings::Embedded {
+                path: self.inner.root.join(path),
+            },
+            OnlineShape::Redis { url } => OnlineSettings::Redis { url: url.clone() },
+        };
+        let online = unskew_online::connect(&settings)?;
+        Ok(Arc::clone(self.inner.online.get_or_init(|| online)))
+    }
+
+    /// The registry's current state, its components loaded.
+    ///
+    /// # Errors
+    /// Nothing is applied yet, or it cannot be read.
+    pub async fn applied(&self) -> Result<Arc<Applied>, StoreError> {
+        let registry = self.registry()?;
+        let state = registry
+            .current()
+            .await?
+            .ok_or(StoreError::NothingApplied)?;
+        self.check_project(&state.project.name)?;
+        Ok(Arc::new(Applied::load(self, &registry, state).await?))
+    }
+
+    pub(crate) fn check_project(&self, found: &str) -> Result<(), StoreError> {
+        let wanted = &self.inner.settings.project;
+        if found == wanted {
+            return Ok(());
+        }
+        Err(StoreError::OtherProject {
+            found: found.to_owned(),
+            wanted: wanted.clone(),
+        })
+    }
+
+    /// Builds the transformation in `folder`, a path relative to the repository or an absolute one.
+    ///
+    /// # Errors
+    /// The toolchain is missing, or it refuses the sources.
+    pub async fn build(&self, folder: &Path) -> Result<Built, StoreError> {
+        let (root, folder) = (self.inner.root.clone(), self.inner.root.join(folder));
+        tokio::task::spawn_blocking(move || compile::build_component(&root, &folder)).await?
+    }
+
+    /// Removes the project's values from the online store, and says how many rows that were.
+    ///
+    /// # Errors
+    /// The store is unavailable.
+    pub async fn teardown(&self) -> Result<u64, StoreError> {
+        Ok(self
+            .online()?
+            .remove_project(&self.inner.settings.project)
+            .await?)
+    }
+}

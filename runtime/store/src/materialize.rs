@@ -1,0 +1,465 @@
+//! From history to the online store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use serde::Serialize;
+use unskew_core::digest::Digest;
+use unskew_core::row;
+use unskew_core::text;
+use unskew_core::time::Mode;
+use unskew_core::view::View;
+use unskew_offline::{
+    Covered, LatestRows, LatestRowsRequest, Offline, Progress, RowSink, Selection,
+};
+use unskew_online::{OnlineStore, StoredRow, ViewKey, ViewState, expires_at};
+
+use crate::applied::Applied;
+use crate::error::StoreError;
+use crate::feature_store::FeatureStore;
+
+/// What to materialize.
+#[derive(Clone, Debug)]
+pub struct Materialize {
+    /// The views; none: all that are served online.
+    pub views: Vec<String>,
+    /// Which of their rows.
+    pub span: MaterializeSpan,
+    /// The clock, in microseconds since 1970.
+    pub now: i64,
+}
+
+/// Which rows to materialize; bounds in microseconds since 1970, inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaterializeSpan {
+    /// Those that became available from `start` to `end`.
+    Range {
+        /// From.
+        start: i64,
+        /// To.
+        end: i64,
+    },
+    /// What became available since the watermark, to `end`; the first time all history.
+    Incremental {
+        /// To.
+        end: i64,
+    },
+}
+
+impl MaterializeSpan {
+    const fn end(self) -> i64 {
+        match self {
+            Self::Range { end, .. } | Self::Incremental { end } => end,
+        }
+    }
+}
+
+/// From (exclusive; `None`: the beginning) and to, in microseconds since 1970: what was not
+/// materialized, although something later was.
+pub type Gap = (Option<i64>, i64);
+
+/// What was done for a view.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Materialized {
+    /// The view.
+    pub view: String,
+    /// How many rows of its history were read.
+    pub rows_read: u64,
+    /// How many rows the online store took: new ones, and ones newer than what it held.
+    pub rows_written: u64,
+    /// How far the view is materialized without a gap.
+    pub watermark: Option<i64>,
+    /// The first gap, if one is left.
+    pub gap: Option<Gap>,
+}
+
+/// How far a view is materialized.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ViewStatus {
+    /// The view.
+    pub view: String,
+    /// Its view digest.
+    pub digest: Digest,
+    /// Whether it is served online.
+    pub online: bool,
+    /// How far it is materialized without a gap.
+    pub watermark: Option<i64>,
+    /// What was not materialized, although something later was.
+    pub gaps: Vec<Gap>,
+}
+
+/// How often a watermark is written again when somebody else writes it at the same time.
+const ATTEMPTS: usize = 100;
+
+impl FeatureStore {
+    /// Writes, for each entity of each view, the row that counts at the end of the span among the
+    /// rows that became available in it. Rows that are there already are left alone, so it may run
+    /// again, be killed, or run beside another.
+    ///
+    /// # Errors
+    /// The end lies after `now`, a name is no view that is served online, history cannot be read,
+    /// or the store is unavailable. Views before the one at fault are done.
+    pub async fn materialize(
+        &self,
+        request: Materialize,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Vec<Materialized>, StoreError> {
+        let (end, now) = (request.span.end(), request.now);
+        if end > now {
+            return Err(StoreError::EndInFuture { end, now });
+        }
+        if let MaterializeSpan::Range { start, end } = request.span
+            && end < start
+        {
+            return Err(StoreError::EmptySpan { end, start });
+        }
+        let applied = self.applied().await?;
+        let views = views(&applied, &request.views)?;
+        let online = self.online()?;
+        let mut done = Vec::with_capacity(views.len());
+        for view in views {
+            let key = ViewKey::of(&applied.project().name, &view);
+            let work = Work {
+                offline: self.offline(),
+                applied: &applied,
+                online: &online,
+                key: Arc::new(key),
+                view,
+                now,
+                progress: &progress,
+            };
+            done.push(work.run(request.span).await?);
+        }
+        Ok(done)
+    }
+
+    /// How far each view is materialized.
+    ///
+    /// # Errors
+    /// Nothing is applied, or the online store is unavailable.
+    pub async fn status(&self) -> Result<Vec<ViewStatus>, StoreError> {
+        let applied = self.applied().await?;
+        let online = self.online()?;
+        let mut all = Vec::new();
+        for defined in applied.project().views.values() {
+            let view = &defined.value.view;
+            let state = if view.online {
+                online
+                    .state(&ViewKey::of(&applied.project().name, view))
+                    .await?
+            } else {
+                None
+            };
+            all.push(ViewStatus {
+                view: view.name.clone(),
+                digest: view.digest(),
+                online: view.online,
+                watermark: state.as_ref().and_then(|state| state.watermark),
+                gaps: state.as_ref().map(gaps).unwrap_or_default(),
+            });
+        }
+        Ok(all)
+    }
+}
+
+/// The views that are named, or all that are served online.
+fn views(applied: &Applied, names: &[String]) -> Result<Vec<Arc<View>>, StoreError> {
+    let project = applied.project();
+    if names.is_empty() {
+        let all = project.views.values().map(|defined| &defined.value.view);
+        return Ok(all.filter(|view| view.online).map(Arc::clone).collect());
+    }
+    let mut views = Vec::with_capacity(names.len());
+    for name in names {
+        if let Some(alias) = project.aliases.get(name) {
+            let view = alias.value.alias_of.clone();
+            return Err(StoreError::AliasNamed {
+                name: name.clone(),
+                view,
+            });
+        }
+        let Some(defined) = project.views.get(name) else {
+            let valid = text::list(project.views.keys());
+            return Err(StoreError::UnknownView {
+                name: name.clone(),
+                valid,
+            });
+        };
+        let view = &defined.value.view;
+        if !view.online {
+            return Err(StoreError::NotOnline { view: name.clone() });
+        }
+        views.push(Arc::clone(view));
+    }
+    Ok(views)
+}
+
+/// The materialization of one view.
+struct Work<'a> {
+    offline: Offline,
+    applied: &'a Applied,
+    online: &'a Arc<dyn OnlineStore>,
+    key: Arc<ViewKey>,
+    view: Arc<View>,
+    now: i64,
+    progress: &'a Arc<dyn Progress>,
+}
+
+impl Work<'_> {
+    async fn run(&self, span: MaterializeSpan) -> Result<Materialized, StoreError> {
+        let before = self.online.state(&self.key).await?;
+        let watermark = before.as_ref().and_then(|state| state.watermark);
+        let covered = Covered {
+            watermark,
+            ranges: before.map(|state| state.pending).unwrap_or_default(),
+        };
+        let end = span.end();
+        let since = watermark.map(|watermark| Selection::Since { watermark, end });
+        let (start, selection) = match span {
+            MaterializeSpan::Range { start, .. } => (
+                Some(start),
+                Selection::Range {
+                    start: Some(start),
+                    end,
+                },
+            ),
+            MaterializeSpan::Incremental { .. } => {
+                (None, since.unwrap_or(Selection::Range { start: None, end }))
+            }
+        };
+        let written = Arc::new(AtomicU64::new(0));
+        let mut latest = self.write(selection, &covered, &written).await?;
+        let is_gap = start.is_some() && latest.uncovered > 0;
+        // A range that follows on from the watermark moves it; so what an increment would have
+        // taken on the way, late corrections, must not be left behind.
+        if let (Some(_), Some(since), false) = (start, since, is_gap)
+            && self.can_be_late()
+        {
+            latest.read += self.write(since, &covered, &written).await?.read;
+        }
+        let state = self.record(start, end, is_gap).await?;
+        Ok(Materialized {
+            view: self.view.name.clone(),
+            rows_read: latest.read,
+            rows_written: written.load(Ordering::Relaxed),
+            watermark: state.watermark,
+            gap: gaps(&state).first().copied(),
+        })
+    }
+
+    /// Whether an increment may take rows from before the watermark.
+    fn can_be_late(&self) -> bool {
+        let source = &self.view.source;
+        source.point_in_time == Mode::Event
+            && (source.created_timestamp_column.is_some() || source.late_by > 0)
+    }
+
+    async fn write(
+        &self,
+        selection: Selection,
+        covered: &Covered,
+        written: &Arc<AtomicU64>,
+    ) -> Result<LatestRows, StoreError> {
+        let request = LatestRowsRequest {
+            view: &self.view,
+            components: self.applied.components(),
+            selection,
+            covered: covered.clone(),
+        };
+        let sink = Arc::new(Sink {
+            online: Arc::clone(self.online),
+            key: Arc::clone(&self.key),
+            ttl: self.view.ttl,
+            now: self.now,
+            written: Arc::clone(written),
+        });
+        Ok(self
+            .offline
+            .latest_rows(request, sink, Arc::clone(self.progress))
+            .await?)
+    }
+
+    /// Writes how far the view is materialized now: only after its rows.
+    async fn record(
+        &self,
+        start: Option<i64>,
+        end: i64,
+        is_gap: bool,
+    ) -> Result<ViewState, StoreError> {
+        for _ in 0..ATTEMPTS {
+            let before = self.online.state(&self.key).await?;
+            let after = advanced(before.clone().unwrap_or_default(), start, end, is_gap);
+            if self
+                .online
+                .update_state(&self.key, before.as_ref(), &after)
+                .await?
+            {
+                return Ok(after);
+            }
+        }
+        Err(StoreError::Contended {
+            what: format!("the watermark of view `{}`", self.view.name),
+        })
+    }
+}
+
+/// Hands rows on to the online store.
+struct Sink {
+    online: Arc<dyn OnlineStore>,
+    key: Arc<ViewKey>,
+    ttl: Option<i64>,
+    now: i64,
+    written: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl RowSink for Sink {
+    async fn write(
+        &self,
+        rows: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let rows = rows
+            .into_iter()
+            .map(|(entity_key, value)| {
+                let (event, _) = row::timestamps(&value)?;
+                Ok(StoredRow {
+                    entity_key,
+                    expires_at: expires_at(event, self.now, self.ttl),
+                    value,
+                })
+            })
+            .collect::<Result<_, row::DamagedRow>>()?;
+        let summary = self.online.put(&self.key, rows).await?;
+        self.written.fetch_add(summary.written, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The state after the rows from `start` (`None`: from the watermark) to `end` were written, where
+/// `is_gap` says that rows before `start` were not.
+fn advanced(before: ViewState, start: Option<i64>, end: i64, is_gap: bool) -> ViewState {
+    let ViewState {
+        mut watermark,
+        mut pending,
+    } = before;
+    match start {
+        Some(start) if is_gap => pending.push((start, end)),
+        _ => watermark = watermark.max(Some(end)),
+    }
+    pending.sort_unstable();
+    let mut left: Vec<(i64, i64)> = Vec::new();
+    for (start, end) in pending {
+        if watermark.is_some_and(|watermark| start <= watermark.saturating_add(1)) {
+            watermark = watermark.max(Some(end));
+        } else if let Some(last) = left.last_mut()
+            && start <= last.1.saturating_add(1)
+        {
+            last.1 = last.1.max(end);
+        } else {
+            left.push((start, end));
+        }
+    }
+    ViewState {
+        watermark,
+        pending: left,
+    }
+}
+
+/// What was not materialized, although something later was.
+pub(crate) fn gaps(state: &ViewState) -> Vec<Gap> {
+    let ends =
+        std::iter::once(state.watermark).chain(state.pending.iter().map(|range| Some(range.1)));
+    ends.zip(&state.pending)
+        .map(|(end, range)| (end, range.0))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(watermark: Option<i64>, pending: &[(i64, i64)]) -> ViewState {
+        ViewState {
+            watermark,
+            pending: pending.to_vec(),
+        }
+    }
+
+    #[test]
+    fn the_watermark_advances_only_if_no_gap_is_left() {
+        let cases = [
+            // before, start, end, is_gap, after
+            (state(None, &[]), None, 10, false, state(Some(10), &[])),
+            (state(None, &[]), Some(5), 10, true, state(None, &[(5, 10)])),
+            (state(None, &[]), Some(5), 10, false, state(Some(10), &[])),
+            (
+                state(Some(10), &[]),
+                Some(20),
+                30,
+                true,
+                state(Some(10), &[(20, 30)]),
+            ),
+            (
+                state(Some(10), &[(20, 30)]),
+                Some(25),
+                40,
+                true,
+                state(Some(10), &[(20, 40)]),
+            ),
+            (
+                state(Some(10), &[(20, 30)]),
+                Some(10),
+                20,
+                false,
+                state(Some(30), &[]),
+            ),
+            (
+                state(Some(10), &[(20, 30)]),
+                Some(10),
+                19,
+                false,
+                state(Some(30), &[]),
+            ),
+            (
+                state(Some(10), &[(20, 30)]),
+                None,
+                15,
+                false,
+                state(Some(15), &[(20, 30)]),
+            ),
+            (
+                state(Some(10), &[(20, 30)]),
+                None,
+                40,
+                false,
+                state(Some(40), &[]),
+            ),
+            (state(Some(10), &[]), None, 5, false, state(Some(10), &[])),
+            (
+                state(Some(10), &[(50, 60), (20, 30)]),
+                None,
+                22,
+                false,
+                state(Some(30), &[(50, 60)]),
+            ),
+        ];
+        for (before, start, end, is_gap, after) in cases {
+            assert_eq!(
+                advanced(before.clone(), start, end, is_gap),
+                after,
+                "{before:?} {start:?} {end}"
+            );
+        }
+    }
+
+    #[test]
+    fn gaps_lie_before_each_pending_range() {
+        assert_eq!(gaps(&state(Some(10), &[])), []);
+        assert_eq!(gaps(&state(None, &[(5, 10)])), [(None, 5)]);
+        assert_eq!(
+            gaps(&state(Some(1), &[(5, 10), (20, 30)])),
+            [(Some(1), 5), (Some(10), 20)]
+        );
+    }
+}
