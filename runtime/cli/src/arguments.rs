@@ -1,0 +1,363 @@
+//! The command line: what can be typed, with its help.
+//!
+//! What comes out of here is valid: instants are parsed, `KEY=VALUE` is split.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use unskew_core::time;
+
+/// A feature store whose transformations are WebAssembly components: one component computes
+/// training sets and answers requests.
+#[derive(Debug, Parser)]
+#[command(name = "unskew", version, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// Do everything as if started in this folder
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub(crate) chdir: Option<PathBuf>,
+    /// Print the result, or the error, as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a small, complete feature repository: definitions, a transformation, data
+    Init(Init),
+    /// Show what `apply` would change
+    Plan,
+    /// Build, verify and register what the feature repository defines
+    Apply,
+    /// Compute features for entity rows, each as of its own time
+    TrainingSet(TrainingSet),
+    /// Write the rows that count at END to the online store, of those available from START on
+    Materialize(Materialize),
+    /// Write to the online store what became available since the last time, up to END
+    MaterializeIncremental(MaterializeIncremental),
+    /// Ask the online store for the features of one entity row
+    GetOnline(GetOnline),
+    /// Compute the same rows on the training and on the request path, and compare them by bits
+    Parity(Parity),
+    /// Answer requests over HTTP
+    Serve(Serve),
+    /// List what is applied, and how far each view is materialized
+    List(List),
+    /// Show everything about one definition
+    Describe(Describe),
+    /// Build or inspect a transformation's component
+    Transform(Transform),
+    /// Remove the project's values from the online store
+    Teardown(Teardown),
+    /// Print the JSON Schema of unskew.yaml and features/*.yaml, for editors
+    Schema,
+    /// Print the version
+    Version,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The folder to make; its last part names the project
+    pub(crate) name: PathBuf,
+}
+
+/// Which features: a service, or some by name.
+#[derive(Debug, Args)]
+pub(crate) struct Features {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Call each output VIEW__FEATURE
+    #[arg(long, conflicts_with = "service")]
+    full_feature_names: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Wanted {
+    /// The feature service
+    #[arg(short, long, value_name = "SERVICE")]
+    service: Option<String>,
+    /// A feature by name: VIEW, VIEW:FEATURE, TRANSFORMATION or TRANSFORMATION:OUTPUT; repeatable
+    #[arg(short, long = "feature", value_name = "VIEW:FEATURE")]
+    features: Vec<String>,
+}
+
+impl Features {
+    /// The features as the store takes them.
+    pub(crate) fn into_store(self) -> unskew_store::Features {
+        match self.wanted.service {
+            Some(service) => unskew_store::Features::Service(service),
+            None => unskew_store::Features::Named {
+                features: self.wanted.features,
+                full_feature_names: self.full_feature_names,
+            },
+        }
+    }
+}
+
+/// Arguments of `training-set`.
+#[derive(Debug, Args)]
+pub(crate) struct TrainingSet {
+    #[command(flatten)]
+    pub(crate) features: Features,
+    /// Entity rows, Parquet or CSV: join keys, event_timestamp, request fields, any other columns
+    #[arg(long, value_name = "FILE")]
+    pub(crate) entities: PathBuf,
+    /// Where the training set goes
+    #[arg(long, value_name = "FILE.parquet")]
+    pub(crate) out: PathBuf,
+}
+
+/// Arguments of `materialize`.
+#[derive(Debug, Args)]
+pub(crate) struct Materialize {
+    /// The first instant, such as 2001-03-01T12:00:00Z or 2001-03-01
+    #[arg(value_parser = time::parse)]
+    pub(crate) start: i64,
+    /// The last instant; not after the clock
+    #[arg(value_parser = time::parse)]
+    pub(crate) end: i64,
+    #[command(flatten)]
+    pub(crate) views: Views,
+}
+
+/// Arguments of `materialize-incremental`.
+#[derive(Debug, Args)]
+pub(crate) struct MaterializeIncremental {
+    /// The last instant, such as 2001-03-01T12:00:00Z or 2001-03-01; not after the clock
+    #[arg(value_parser = time::parse)]
+    pub(crate) end: i64,
+    #[command(flatten)]
+    pub(crate) views: Views,
+}
+
+/// Which views to materialize.
+#[derive(Debug, Args)]
+pub(crate) struct Views {
+    /// Only this view; repeatable
+    #[arg(short, long = "view", value_name = "VIEW")]
+    pub(crate) views: Vec<String>,
+}
+
+/// Arguments of `get-online`.
+#[derive(Debug, Args)]
+pub(crate) struct GetOnline {
+    #[command(flatten)]
+    pub(crate) features: Features,
+    /// A join key; repeatable. An empty value is null, except of a string
+    #[arg(short, long = "entity", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) entities: Vec<(String, String)>,
+    /// A request field; repeatable. An empty value is null, except of a string
+    #[arg(short, long = "request", value_name = "FIELD=VALUE", value_parser = pair)]
+    pub(crate) requests: Vec<(String, String)>,
+    /// The instant for which to ask; default: now
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    pub(crate) as_of: Option<i64>,
+}
+
+/// Arguments of `parity`.
+#[derive(Debug, Args)]
+pub(crate) struct Parity {
+    /// The feature service
+    #[arg(short, long, value_name = "SERVICE")]
+    pub(crate) service: String,
+    /// The instant for which to ask; default: the latest watermark of the service's views
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    pub(crate) as_of: Option<i64>,
+    /// How many rows to make up
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1_000,
+        value_parser = clap::value_parser!(u32).range(1..),
+        conflicts_with = "entities",
+    )]
+    pub(crate) rows: u32,
+    /// Entity rows to compare, Parquet or CSV; without it they are made up of known and unknown keys
+    #[arg(long, value_name = "FILE")]
+    pub(crate) entities: Option<PathBuf>,
+    /// Ask this server (`unskew serve`) and compare what comes back, such as http://127.0.0.1:6566
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The address to listen on
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub(crate) host: IpAddr,
+    /// The port; 0: any free one
+    #[arg(short, long, default_value_t = 6566)]
+    pub(crate) port: u16,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only this kind
+    pub(crate) kind: Option<Kind>,
+}
+
+/// Arguments of `describe`.
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    /// The kind of definition
+    pub(crate) kind: Kind,
+    /// Its name
+    pub(crate) name: String,
+}
+
+/// The kinds of definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// What features describe
+    #[value(alias = "entity")]
+    Entities,
+    /// Where history lies
+    #[value(alias = "source")]
+    Sources,
+    /// Typed features of an entity, and other names for them
+    #[value(alias = "feature-view")]
+    FeatureViews,
+    /// Components, and where their inputs come from
+    #[value(alias = "transformation")]
+    Transformations,
+    /// The lists of features that models use
+    #[value(alias = "feature-service")]
+    FeatureServices,
+}
+
+impl Kind {
+    /// Every kind, in the order in which `list` shows them.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Entities,
+        Self::Sources,
+        Self::FeatureViews,
+        Self::Transformations,
+        Self::FeatureServices,
+    ];
+}
+
+/// Arguments of `transform`.
+#[derive(Debug, Args)]
+pub(crate) struct Transform {
+    #[command(subcommand)]
+    pub(crate) command: TransformCommand,
+}
+
+/// What to do with a transformation.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TransformCommand {
+    /// Build the component of a folder of source
+    Build {
+        /// The folder
+        path: PathBuf,
+    },
+    /// Show what a component says about itself, and what it imports
+    Inspect {
+        /// The component
+        file: PathBuf,
+    },
+}
+
+/// Arguments of `teardown`.
+#[derive(Debug, Args)]
+pub(crate) struct Teardown {
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// Splits `KEY=VALUE` at its first `=`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE, such as driver_id=1001".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, clap::error::ErrorKind> {
+        Arguments::try_parse_from(line.split(' '))
+            .map(|arguments| arguments.command)
+            .map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn features_are_a_service_or_names() {
+        let line = "unskew training-set --entities e.csv --out o.parquet";
+        let missing = Err(clap::error::ErrorKind::MissingRequiredArgument);
+        assert_eq!(parsed(line).map(|_| ()), missing.map(|_: Command| ()));
+        let conflict = clap::error::ErrorKind::ArgumentConflict;
+        for both in ["-s a -f b:c", "-s a --full-feature-names"] {
+            assert_eq!(parsed(&format!("{line} {both}")).err(), Some(conflict));
+        }
+        let Ok(Command::TrainingSet(arguments)) =
+            parsed(&format!("{line} -f a:b -f c --full-feature-names"))
+        else {
+            panic!("not parsed");
+        };
+        let unskew_store::Features::Named {
+            features,
+            full_feature_names,
+        } = arguments.features.into_store()
+        else {
+            panic!("not by name");
+        };
+        assert_eq!(features, ["a:b", "c"]);
+        assert!(full_feature_names);
+    }
+
+    #[test]
+    fn json_may_stand_anywhere_and_chdir_before_the_command() {
+        for line in ["unskew -C a --json list", "unskew -C a list sources --json"] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert!(arguments.json && arguments.chdir == Some("a".into()));
+        }
+    }
+
+    #[test]
+    fn kinds_may_be_singular() {
+        for kind in ["feature-view", "feature-views"] {
+            let Ok(Command::Describe(describe)) = parsed(&format!("unskew describe {kind} x"))
+            else {
+                panic!("not parsed");
+            };
+            assert_eq!(describe.kind, Kind::FeatureViews);
+        }
+    }
+
+    #[test]
+    fn a_pair_is_split_at_its_first_equals_sign() {
+        assert_eq!(pair("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(pair("a="), Ok(("a".to_owned(), String::new())));
+        assert!(pair("=b").is_err() && pair("a").is_err());
+    }
+
+    #[test]
+    fn instants_are_read_at_once() {
+        let Ok(Command::Materialize(materialize)) =
+            parsed("unskew materialize 1970-01-01 1970-01-02 -v a -v b")
+        else {
+            panic!("not parsed");
+        };
+        assert_eq!((materialize.start, materialize.end), (0, time::DAY));
+        assert_eq!(materialize.views.views, ["a", "b"]);
+        assert!(parsed("unskew materialize-incremental yesterday").is_err());
+    }
+}

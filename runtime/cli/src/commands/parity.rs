@@ -1,0 +1,166 @@
+//! `unskew parity`: the same rows on the training and on the request path, compared by bits.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use indicatif::HumanCount;
+use serde::Serialize;
+use unskew_core::time;
+use unskew_server::client::HttpPath;
+use unskew_store::{Difference, Parity, ParityReport, RequestPath};
+
+use crate::Outcome;
+use crate::arguments;
+use crate::commands::training_set::absolute;
+use crate::output::Output;
+use crate::progress::Steps;
+use crate::repository;
+use crate::table::Table;
+
+/// The report for a program: instants are RFC 3339, as everywhere.
+#[derive(Serialize)]
+struct Report<'a> {
+    service: &'a str,
+    plan: String,
+    as_of: String,
+    rows: u64,
+    features: u64,
+    differences: u64,
+    first: &'a [Difference],
+    failed_alike: u64,
+    lag: &'a BTreeMap<String, u64>,
+}
+
+/// Compares; any difference is a bad outcome.
+pub(crate) async fn run(arguments: arguments::Parity, output: &Output) -> anyhow::Result<Outcome> {
+    let store = repository::open()?;
+    let request = Parity {
+        service: arguments.service.clone(),
+        as_of: arguments.as_of,
+        rows: usize::try_from(arguments.rows)?,
+        entities: arguments.entities.as_deref().map(absolute).transpose()?,
+    };
+    let http = arguments
+        .url
+        .as_deref()
+        .map(|url| HttpPath::new(url, &arguments.service));
+    let steps = Steps::new(output);
+    if output.is_watched() {
+        steps.say(format!("comparing both paths of `{}`", arguments.service));
+    }
+    let path = http.as_ref().map(|path| path as &dyn RequestPath);
+    let report = store.parity(request, path).await?;
+    steps.clear();
+    output.print(&Report::new(&arguments.service, &report), |_| text(&report))?;
+    Ok(if report.differences == 0 {
+        Outcome::Done
+    } else {
+        Outcome::Bad
+    })
+}
+
+impl<'a> Report<'a> {
+    fn new(service: &'a str, report: &'a ParityReport) -> Self {
+        Self {
+            service,
+            plan: report.plan.to_string(),
+            as_of: time::format(report.as_of),
+            rows: report.rows,
+            features: report.features,
+            differences: report.differences,
+            first: &report.first,
+            failed_alike: report.failed_alike,
+            lag: &report.lag,
+        }
+    }
+}
+
+fn text(report: &ParityReport) -> String {
+    let mut text = String::new();
+    if !report.first.is_empty() {
+        let header = ["row", "input", "feature", "training", "request"];
+        let mut table = Table::new(&header, &[true, false, false, false, false]);
+        for difference in &report.first {
+            table.row([
+                difference.row.to_string().as_str(),
+                &difference.input,
+                &difference.feature,
+                &difference.training,
+                &difference.request,
+            ]);
+        }
+        text.push_str(&table.text(""));
+        let more = report.differences - report.first.len() as u64;
+        if more > 0 {
+            let _ = writeln!(text, "and {} more", HumanCount(more));
+        }
+        text.push('\n');
+    }
+    if report.failed_alike > 0 {
+        let rows = HumanCount(report.failed_alike);
+        let _ = writeln!(text, "{rows} rows fail alike on both paths");
+    }
+    for (view, rows) in report.lag.iter().filter(|(_, rows)| **rows > 0) {
+        let _ = writeln!(
+            text,
+            "`{view}` lags: {} rows of its history are newer than its watermark, and not compared",
+            HumanCount(*rows)
+        );
+    }
+    let _ = writeln!(
+        text,
+        "plan {}\nas of {}",
+        report.plan,
+        time::format(report.as_of)
+    );
+    let _ = writeln!(
+        text,
+        "parity: {} rows, {} features, {} differences",
+        HumanCount(report.rows),
+        report.features,
+        HumanCount(report.differences)
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use unskew_core::digest::Digest;
+
+    use super::*;
+
+    #[test]
+    fn differences_are_shown_with_both_values_and_the_last_line_counts_them() {
+        let report = ParityReport {
+            plan: Digest::of(b""),
+            as_of: 0,
+            rows: 1_000,
+            features: 2,
+            differences: 3,
+            first: vec![Difference {
+                row: 7,
+                input: "{\"id\":1}".to_owned(),
+                feature: "score".to_owned(),
+                training: "0.5".to_owned(),
+                request: "null".to_owned(),
+            }],
+            failed_alike: 4,
+            lag: [("stats".to_owned(), 5), ("other".to_owned(), 0)].into(),
+        };
+        let expected = format!(
+            "\
+ROW  INPUT     FEATURE  TRAINING  REQUEST
+  7  {{\"id\":1}}  score    0.5       null
+and 2 more
+
+4 rows fail alike on both paths
+`stats` lags: 5 rows of its history are newer than its watermark, and not compared
+plan {}
+as of 1970-01-01T00:00:00Z
+parity: 1,000 rows, 2 features, 3 differences
+",
+            Digest::of(b"")
+        );
+        assert_eq!(text(&report), expected);
+    }
+}

@@ -1,0 +1,22 @@
+//! Finds the feature repository in which the command runs.
+
+use std::path::Path;
+
+use anyhow::Context;
+use unskew_core::definitions::PROJECT_FILE;
+use unskew_store::FeatureStore;
+
+/// Opens the feature repository of the current folder: the nearest one at or above it.
+///
+/// # Errors
+/// There is none, or its `unskew.yaml` is wrong.
+pub(crate) fn open() -> anyhow::Result<FeatureStore> {
+    let here = std::env::current_dir().context("the current folder cannot be read")?;
+    let root = here.ancestors().find(|folder| is_repository(folder));
+    // Where there is none, the store says so of this folder.
+    Ok(FeatureStore::open(root.unwrap_or(&here))?)
+}
+
+fn is_repository(folder: &Path) -> bool {
+    folder.join(PROJECT_FILE).is_file()
+}
