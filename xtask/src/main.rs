@@ -1,0 +1,64 @@
+//! Set-up, tests, checks and the demo: what README's commands call.
+//!
+//! `cargo xtask` compiles this crate before anything else, so it depends on next to nothing.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command talks to its user"
+)]
+
+mod check;
+mod demo;
+mod guests;
+mod http;
+mod json;
+mod process;
+mod server;
+mod setup;
+mod steps;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  setup   installs what is missing: the wasm target, redis-server, cargo-nextest
+  test    set-up, then all tests
+  check   formatting, clippy, all tests, documentation, licences and advisories
+  demo    a feature repository from nothing: apply, train, materialize, serve, check parity
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments.as_slice() {
+        ["setup"] => setup::setup(),
+        ["test"] => test::test(),
+        ["check"] => check::check(),
+        ["demo"] => demo::demo(),
+        ["help" | "-h" | "--help"] => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The checkout.
+fn root() -> PathBuf {
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    xtask.join("..").canonicalize().unwrap_or(xtask)
+}
