@@ -1,0 +1,154 @@
+//! Components that fail in every way in which one can: the error says where and why, and the
+//! process lives on.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use unskew_core::types::{ScalarType, UTC};
+use unskew_store::{Features, StoreError, TrainingSet};
+use unskew_tests::{Online, Repository, Server, component, read_parquet, training_set};
+
+const DEFINITIONS: &str = "
+transformations:
+  - name: risky
+    kind: on_demand
+    component: failing.wasm
+    on_error: ON_ERROR
+    inputs: {mode: request:mode, value: request:value}
+feature_services:
+  - {name: model, features: ['risky:value'], full_feature_names: true}
+";
+
+fn entities(modes: &[&str]) -> RecordBatch {
+    let fields = vec![
+        Field::new("event_timestamp", ScalarType::Timestamp.arrow(), false),
+        Field::new("mode", DataType::Utf8, true),
+        Field::new("value", DataType::Int64, true),
+    ];
+    let instants = TimestampMicrosecondArray::from(vec![0; modes.len()]).with_timezone(UTC);
+    let values: Int64Array = (1..=modes.len() as i64).collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(instants),
+        Arc::new(StringArray::from(modes.to_vec())),
+        Arc::new(values),
+    ];
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
+
+async fn repository(on_error: &str) -> Repository {
+    let repository = Repository::new(Online::Embedded, &DEFINITIONS.replace("ON_ERROR", on_error));
+    std::fs::copy(component("failing"), repository.path("failing.wasm")).unwrap();
+    repository.store().apply(&()).await.unwrap();
+    repository
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_names_component_version_function_row_and_the_guests_own_message() {
+    let repository = repository("fail").await;
+    let store = repository.store();
+    let cases = [
+        ("err", "the value 3 is refused"),
+        ("panic", "the value 3 was not expected"),
+        ("overflow", "overflow"),
+        ("divide", "divi"),
+        ("stack", "deep"),
+        ("allocate", "memory"),
+        ("loop", "10 s"),
+    ];
+    for (mode, message) in cases {
+        let rows = entities(&["ok", "ok", mode, "ok"]);
+        let request = TrainingSet {
+            features: Features::Service("model".to_owned()),
+            entities: repository.write("entities.parquet", &rows),
+            out: repository.path("out.parquet"),
+            progress: Arc::new(()),
+        };
+        let error = store.training_set(request).await.unwrap_err().to_string();
+        for part in ["failing 0.1.0", "`failing`", "row 2", message] {
+            assert!(error.contains(part), "{mode}: no `{part}` in: {error}");
+        }
+        assert!(!repository.path("out.parquet").exists(), "{mode}");
+    }
+    let rows = repository.write("entities.parquet", &entities(&["ok", "ok"]));
+    let training = training_set(&store, "model", &rows).await;
+    assert_eq!(
+        training.column_by_name("risky__value").unwrap().as_ref(),
+        &Int64Array::from(vec![1, 2]) as &dyn arrow::array::Array
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_on_error_null_only_the_rows_that_fail_are_null() {
+    let repository = repository("null").await;
+    let store = repository.store();
+    let rows = entities(&[
+        "ok", "err", "ok", "panic", "divide", "overflow", "stack", "ok",
+    ]);
+    let rows = repository.write("entities.parquet", &rows);
+    let training = training_set(&store, "model", &rows).await;
+    let expected = Int64Array::from(vec![
+        Some(1),
+        None,
+        Some(3),
+        None,
+        None,
+        None,
+        None,
+        Some(8),
+    ]);
+    assert_eq!(
+        training.column_by_name("risky__value").unwrap().as_ref(),
+        &expected as &dyn arrow::array::Array
+    );
+    assert_eq!(
+        read_parquet(&repository.path("training.parquet")).num_rows(),
+        8
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_gets_the_failure_and_the_server_goes_on() {
+    let repository = repository("fail").await;
+    let server = Server::start(&repository.store()).await;
+    let ask = |mode: &str| {
+        format!(
+            r#"{{"feature_service": "model", "entities": {{}}, "request": {{"mode": "{mode}", "value": 4}}}}"#
+        )
+    };
+    for mode in ["panic", "stack", "allocate", "loop"] {
+        let (status, body) = server.post("/online", ask(mode)).await;
+        assert!((400..500).contains(&status), "{mode}: {status} {body}");
+        assert!(
+            body.contains("transformation_failed") && body.contains("failing 0.1.0"),
+            "{body}"
+        );
+        let (status, body) = server.post("/online", ask("ok")).await;
+        assert_eq!(status, 200, "{body}");
+        assert!(body.contains(r#""risky__value":[4]"#), "{body}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn components_whose_rows_depend_on_each_other_are_refused_at_apply() {
+    for name in ["counter", "last_row"] {
+        let definitions = format!(
+            "transformations:\n  - name: impure\n    kind: on_demand\n    component: {name}.wasm\n    inputs: {{value: request:value}}\n"
+        );
+        let repository = Repository::new(Online::Embedded, &definitions);
+        std::fs::copy(component(name), repository.path(format!("{name}.wasm"))).unwrap();
+        let error = repository.store().apply(&()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Definitions(_)), "{error}");
+        let error = error.to_string();
+        assert!(
+            error.starts_with("features/test.yaml:4: ") && error.contains("row"),
+            "{error}"
+        );
+        assert!(matches!(
+            repository.store().applied().await,
+            Err(StoreError::NothingApplied)
+        ));
+    }
+}

@@ -1,0 +1,352 @@
+//! The server: answers, refusals, and work beside it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::array::{
+    ArrayRef, Float32Array, Float64Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, Schema};
+use serde_json::Value;
+use unskew_core::types::{ScalarType, UTC};
+use unskew_store::{Materialize, MaterializeSpan, Parity, StoreError};
+use unskew_tests::{Online, Repository, Server, materialize, now, with_both_stores};
+
+const HOUR: i64 = 3_600_000_000;
+
+const DEFINITIONS: &str = "
+entities:
+  - {name: driver, join_keys: [{name: driver_id, type: int64}]}
+sources:
+  - {name: stats, path: data/stats.parquet, timestamp_field: event_timestamp, created_timestamp_column: created}
+feature_views:
+  - name: stats
+    entities: [driver]
+    source: stats
+    ttl: 5h
+    features: [{name: rate, type: float64}, {name: share, type: float32}, {name: city, type: string}]
+  - name: offline_only
+    entities: [driver]
+    source: stats
+    online: false
+    features: [{name: share, type: float32}]
+feature_services:
+  - {name: model, features: [stats]}
+  - {name: offline_model, features: [offline_only]}
+";
+
+/// Drivers 0 to `drivers`, a row each hour.
+fn history(drivers: i64, hours: i64) -> RecordBatch {
+    let rows: Vec<(i64, i64)> = (0..hours)
+        .flat_map(|hour| (0..drivers).map(move |driver| (driver, hour)))
+        .collect();
+    let fields = vec![
+        Field::new("driver_id", DataType::Int64, false),
+        Field::new("event_timestamp", ScalarType::Timestamp.arrow(), false),
+        Field::new("created", ScalarType::Timestamp.arrow(), false),
+        Field::new("rate", DataType::Float64, true),
+        Field::new("share", DataType::Float32, true),
+        Field::new("city", DataType::Utf8, true),
+    ];
+    let instants = || -> ArrayRef {
+        let values: Vec<i64> = rows.iter().map(|(_, hour)| hour * HOUR).collect();
+        Arc::new(TimestampMicrosecondArray::from(values).with_timezone(UTC))
+    };
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(
+            rows.iter()
+                .map(|(driver, _)| Some(*driver))
+                .collect::<Int64Array>(),
+        ),
+        instants(),
+        instants(),
+        Arc::new(
+            rows.iter()
+                .map(|(driver, hour)| (driver % 4 != 3).then_some(*hour as f64 + 0.1))
+                .collect::<Float64Array>(),
+        ),
+        Arc::new(
+            rows.iter()
+                .map(|(driver, _)| Some(*driver as f32 / 10.0))
+                .collect::<Float32Array>(),
+        ),
+        Arc::new(
+            rows.iter()
+                .map(|(driver, _)| Some(format!("Zürich {driver}")))
+                .collect::<StringArray>(),
+        ),
+    ];
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
+
+async fn repository(online: Online<'_>, drivers: i64, hours: i64) -> Repository {
+    let repository = Repository::new(online, DEFINITIONS);
+    repository.write("data/stats.parquet", &history(drivers, hours));
+    repository.store().apply(&()).await.unwrap();
+    repository
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_status_is_given_where_it_belongs() {
+    with_both_stores(async |online| {
+        let repository = repository(online, 5, 10).await;
+        let store = repository.store();
+        let server = Server::start(&store).await;
+        let ask = |as_of: &str| {
+            format!(r#"{{"feature_service": "model", "entities": {{"driver_id": [1, 3, 99]}}, "as_of": "{as_of}"}}"#)
+        };
+        let statuses = async |as_of: &str| {
+            let (status, body) = server.post("/online", ask(as_of)).await;
+            assert_eq!(status, 200, "{body}");
+            let body: Value = serde_json::from_str(&body).unwrap();
+            (body["statuses"]["rate"].clone(), body["features"].clone())
+        };
+        let (found, _) = statuses("1970-01-01T12:00:00Z").await;
+        assert_eq!(found, serde_json::json!(["NOT_MATERIALIZED", "NOT_MATERIALIZED", "NOT_MATERIALIZED"]));
+        let (status, body) = server.get("/ready").await;
+        assert_eq!(status, 503, "{body}");
+        assert!(body.contains("stats"), "{body}");
+
+        materialize(&store, 9 * HOUR).await;
+        assert_eq!(server.get("/ready").await.0, 200);
+        let (found, features) = statuses("1970-01-01T14:00:00Z").await;
+        assert_eq!(found, serde_json::json!(["PRESENT", "NULL_VALUE", "NOT_FOUND"]));
+        assert_eq!(features["rate"], serde_json::json!([9.1, null, null]));
+        assert_eq!(features["share"].to_string(), "[0.1,0.3,null]");
+        assert_eq!(features["city"], serde_json::json!(["Zürich 1", "Zürich 3", null]));
+        let (found, features) = statuses("1970-01-01T14:00:00.000001Z").await;
+        assert_eq!(found, serde_json::json!(["OUTSIDE_MAX_AGE", "OUTSIDE_MAX_AGE", "NOT_FOUND"]));
+        assert_eq!(features["rate"], serde_json::json!([null, null, null]));
+        let (found, _) = statuses("1970-01-01T08:59:59.999999Z").await;
+        assert_eq!(found, serde_json::json!(["IN_FUTURE", "IN_FUTURE", "NOT_FOUND"]));
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_gets_a_4xx_that_names_the_field_and_the_server_goes_on() {
+    let repository = repository(Online::Embedded, 3, 3).await;
+    let store = repository.store();
+    materialize(&store, 2 * HOUR).await;
+    let server = Server::start(&store).await;
+    let ok = r#"{"feature_service": "model", "entities": {"driver_id": 1}, "as_of": "1970-01-01T02:00:00Z"}"#;
+    let cases = [
+        ("", "JSON"),
+        ("[]", ""),
+        ("{\"feature_service\": \"model\"", "JSON"),
+        (r#"{"entities": {"driver_id": [1]}}"#, "feature_service"),
+        (
+            r#"{"feature_service": "other", "entities": {"driver_id": [1]}}"#,
+            "model",
+        ),
+        (
+            r#"{"feature_service": "offline_model", "entities": {"driver_id": [1]}}"#,
+            "offline_only",
+        ),
+        (
+            r#"{"feature_service": "model", "entities": {}}"#,
+            "driver_id",
+        ),
+        (
+            r#"{"feature_service": "model", "entities": {"driver": [1]}}"#,
+            "driver",
+        ),
+        (
+            r#"{"feature_service": "model", "entities": {"driver_id": [1, "x"]}}"#,
+            "driver_id",
+        ),
+        (
+            r#"{"feature_service": "model", "entities": {"driver_id": [9223372036854775808]}}"#,
+            "9223372036854775808",
+        ),
+        (
+            r#"{"feature_service": "model", "entities": {"driver_id": [1.5]}}"#,
+            "1.5",
+        ),
+        (
+            r#"{"feature_service": "model", "entities": {"driver_id": [1]}, "request": {"x": [1]}}"#,
+            "x",
+        ),
+        (
+            r#"{"feature_service": "model", "entities": {"driver_id": [1]}, "as_of": "soon"}"#,
+            "as_of",
+        ),
+        (
+            r#"{"feature_service": "model", "entities": {"driver_id": [1]}, "asof": "2001-01-01"}"#,
+            "asof",
+        ),
+        (
+            r#"{"feature_service": "model", "entities": {"driver_id": [{}]}}"#,
+            "driver_id",
+        ),
+        (
+            r#"{"feature_service": "model", "entities": {"driver_id": [1]}, "plan": "sha256:00"}"#,
+            "plan",
+        ),
+    ];
+    for (body, names) in cases {
+        let (status, answer) = server.post("/online", body).await;
+        assert!((400..500).contains(&status), "{body}: {status} {answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert!(answer["error"]["code"].is_string(), "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains(names), "{body}: {message}");
+        let (status, answer) = server.post("/online", ok).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let (status, answer) = server.post("/online", ok.replace('}', r#", "x"}"#)).await;
+    assert_eq!(status, 400, "{answer}");
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let other = ok.replacen('{', &format!(r#"{{"plan": "{digest}", "#), 1);
+    assert_eq!(server.post("/online", other).await.0, 409);
+    // Numbers that are the same integer.
+    let body = ok.replace(": 1}", ": [1.0, 1e0, 1]}");
+    let (status, answer) = server.post("/online", body).await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer.contains(r#""rate":[2.1,2.1,2.1]"#), "{answer}");
+    let (status, answer) = server.get("/nowhere").await;
+    assert_eq!(status, 404);
+    assert!(serde_json::from_str::<Value>(&answer).is_ok(), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_down_is_a_503_and_back_again_an_answer() {
+    let mut redis = unskew_test_redis::RedisServer::start();
+    let repository = repository(Online::Redis(&redis), 3, 3).await;
+    let store = repository.store();
+    materialize(&store, 2 * HOUR).await;
+    let server = Server::start(&store).await;
+    let ask = r#"{"feature_service": "model", "entities": {"driver_id": 1}, "as_of": "1970-01-01T02:00:00Z"}"#;
+    assert_eq!(server.post("/online", ask).await.0, 200);
+    redis.stop();
+    let (status, body) = server.post("/online", ask).await;
+    assert_eq!(status, 503, "{body}");
+    assert_eq!(server.get("/health").await.0, 200);
+    assert_eq!(server.get("/ready").await.0, 503);
+    redis.start_again();
+    // The emptied store is not taken for a filled one.
+    let body = loop {
+        let (status, body) = server.post("/online", ask).await;
+        if status == 200 {
+            break body;
+        }
+        assert_eq!(status, 503, "{body}");
+    };
+    assert!(body.contains("NOT_MATERIALIZED"), "{body}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn materialize_and_parity_run_while_the_server_answers() {
+    with_both_stores(async |online| {
+        let repository = repository(online, 200, 24).await;
+        let store = repository.store();
+        materialize(&store, 0).await;
+        let server = Arc::new(Server::start(&store).await);
+        let done = Arc::new(AtomicBool::new(false));
+        let clients: Vec<_> = (0..4)
+            .map(|client| {
+                let (server, done) = (Arc::clone(&server), Arc::clone(&done));
+                tokio::spawn(async move {
+                    let mut answers = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        let ask = format!(
+                            r#"{{"feature_service": "model", "entities": {{"driver_id": [{client}, 100]}}, "as_of": "1970-01-01T23:00:00Z"}}"#
+                        );
+                        let (status, body) = server.post("/online", ask).await;
+                        assert_eq!(status, 200, "{body}");
+                        let body: Value = serde_json::from_str(&body).unwrap();
+                        assert_eq!(body["features"]["city"][0].is_null(), body["statuses"]["city"][0] != "PRESENT");
+                        answers += 1;
+                    }
+                    answers
+                })
+            })
+            .collect();
+        for hour in 1..24 {
+            // Another process would open the store as this does.
+            let other = repository.store();
+            materialize(&other, hour * HOUR).await;
+            if hour % 8 == 7 {
+                let request = Parity { service: "model".to_owned(), as_of: None, rows: 300, entities: None };
+                let report = other.parity(request, None).await.unwrap();
+                assert_eq!(report.differences, 0, "{:#?}", report.first);
+                assert_eq!(report.lag["stats"], 200 * (23 - hour as u64));
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        for client in clients {
+            assert!(client.await.unwrap() > 0);
+        }
+        store.teardown().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_gaps_and_the_clock() {
+    with_both_stores(async |online| {
+        let repository = repository(online, 2, 10).await;
+        let store = repository.store();
+        let run = async |start: i64, end: i64| {
+            let request = Materialize {
+                views: vec!["stats".to_owned()],
+                span: MaterializeSpan::Range {
+                    start: start * HOUR,
+                    end: end * HOUR,
+                },
+                now: now(),
+            };
+            store
+                .materialize(request, Arc::new(()))
+                .await
+                .unwrap()
+                .pop()
+                .unwrap()
+        };
+        let first = run(4, 6).await;
+        assert_eq!((first.watermark, first.gap), (None, Some((None, 4 * HOUR))));
+        let parity = Parity {
+            service: "model".to_owned(),
+            as_of: None,
+            rows: 30,
+            entities: None,
+        };
+        let refused = store.parity(parity.clone(), None).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Gap { .. }), "{refused}");
+        let closed = run(0, 3).await;
+        assert_eq!(
+            (closed.watermark, closed.gap),
+            (Some(3 * HOUR), Some((Some(3 * HOUR), 4 * HOUR)))
+        );
+        let closed = run(3, 4).await;
+        assert_eq!((closed.watermark, closed.gap), (Some(6 * HOUR), None));
+        assert_eq!(run(3, 6).await.rows_written, 0);
+        let report = store.parity(parity.clone(), None).await.unwrap();
+        assert_eq!((report.differences, report.as_of), (0, 6 * HOUR));
+        let early = Parity {
+            as_of: Some(5 * HOUR),
+            ..parity
+        };
+        assert!(matches!(
+            store.parity(early, None).await,
+            Err(StoreError::BeforeWatermark { .. })
+        ));
+        let clock = now();
+        let future = Materialize {
+            views: Vec::new(),
+            span: MaterializeSpan::Incremental { end: clock + 1 },
+            now: clock,
+        };
+        assert!(matches!(
+            store.materialize(future, Arc::new(())).await,
+            Err(StoreError::EndInFuture { .. })
+        ));
+        store.teardown().await.unwrap();
+    })
+    .await;
+}
