@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(registry.current().await.unwrap(), None);
         let component = Bytes::from_static(b"component");
         let first = registry
-            .commit(None, &project("a"), &[component.clone()])
+            .commit(None, &project("a"), std::slice::from_ref(&component))
             .await
             .unwrap();
         assert_eq!(registry.current().await.unwrap().as_ref(), Some(&first));
@@ -270,7 +270,7 @@ mod tests {
         let registry = Registry::open(folder.path()).unwrap();
         let component = Bytes::from_static(b"component");
         registry
-            .commit(None, &project("a"), &[component.clone()])
+            .commit(None, &project("a"), std::slice::from_ref(&component))
             .await
             .unwrap();
         let digest = Digest::of(&component);

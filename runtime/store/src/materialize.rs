@@ -64,7 +64,7 @@ pub type Gap = (Option<i64>, i64);
 pub struct Materialized {
     /// The view.
     pub view: String,
-    /// How many rows of its history were read.
+    /// How many rows of its history there are to read.
     pub rows_read: u64,
     /// How many rows the online store took: new ones, and ones newer than what it held.
     pub rows_written: u64,
@@ -229,14 +229,14 @@ impl Work<'_> {
             }
         };
         let written = Arc::new(AtomicU64::new(0));
-        let mut latest = self.write(selection, &covered, &written).await?;
+        let latest = self.write(selection, &covered, &written).await?;
         let is_gap = start.is_some() && latest.uncovered > 0;
         // A range that follows on from the watermark moves it; so what an increment would have
         // taken on the way, late corrections, must not be left behind.
         if let (Some(_), Some(since), false) = (start, since, is_gap)
             && self.can_be_late()
         {
-            latest.read += self.write(since, &covered, &written).await?.read;
+            self.write(since, &covered, &written).await?;
         }
         let state = self.record(start, end, is_gap).await?;
         Ok(Materialized {
