@@ -276,29 +276,12 @@ impl std::error::Error for Failure {}
 #[non_exhaustive]
 pub enum VerifyError {
     /// A row's result depends on the rows around it.
-    #[error(
-        "component {provenance}: {property} rows changes a row's result, so training and serving \
-         would disagree; the row: {inputs}; its result alone: {alone}; its result {circumstance}: \
-         {together}"
-    )]
-    Dependent {
-        /// Component, version, function.
-        provenance: String,
-        /// `splitting`, `reordering` or `repeating`.
-        property: &'static str,
-        /// The row's inputs.
-        inputs: String,
-        /// Its result when it is the only row.
-        alone: String,
-        /// Among which rows it was then.
-        circumstance: String,
-        /// Its result among them.
-        together: String,
-    },
+    #[error(transparent)]
+    Dependent(Box<Dependence>),
     /// Too many of the generated rows take too long.
     #[error(
-        "component {provenance}: more than {limit} of the rows generated from its input types \
-         {message} each, so it could not be verified; one of them: {inputs}"
+        "component {provenance}: more than {limit} different rows of those generated from its input \
+         types {message} each, so it could not be verified; one of them: {inputs}"
     )]
     TooSlow {
         /// Component, version, function.
@@ -318,6 +301,27 @@ pub enum VerifyError {
         /// Why.
         message: String,
     },
+}
+
+/// A row whose result depends on the rows around it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "component {provenance}: {property} rows changes a row's result, so training and serving would \
+     disagree; the row: {inputs}; its result alone: {alone}; its result {circumstance}: {together}"
+)]
+pub struct Dependence {
+    /// Component, version, function.
+    pub provenance: String,
+    /// `splitting`, `reordering` or `repeating`.
+    pub property: &'static str,
+    /// The row's inputs.
+    pub inputs: String,
+    /// Its result when it is the only row.
+    pub alone: String,
+    /// Among which rows it was then.
+    pub circumstance: String,
+    /// Its result among them.
+    pub together: String,
 }
 
 /// Why no evaluator could be made of a plan.
@@ -393,7 +397,7 @@ pub enum EvaluatorError {
         /// `value` or `default`.
         what: &'static str,
         /// Why.
-        error: ValueError,
+        error: Box<ValueError>,
     },
     /// Indices of the plan that lead nowhere.
     #[error("the plan {} is damaged: {what}", service(name.as_deref()))]
@@ -430,7 +434,7 @@ pub enum EvaluateError {
         /// The input.
         input: String,
         /// Which row and value.
-        error: ValueError,
+        error: Box<ValueError>,
     },
     /// A column grew beyond what one batch holds.
     #[error("the batch is too large to evaluate at once: {0}; evaluate fewer rows at a time")]
@@ -524,7 +528,7 @@ pub enum ViewRowsError {
         /// The column of the source, or the output of the transformation.
         column: String,
         /// Which row and value. The row is the source's.
-        error: ValueError,
+        error: Box<ValueError>,
     },
     /// The component failed, under `on_error: fail`.
     #[error("feature view `{view}`: {failure}")]

@@ -27,7 +27,7 @@ pub(crate) struct BoundInput {
 #[derive(Debug)]
 pub(crate) enum InputError {
     /// A value does not fit.
-    Value(ValueError),
+    Value(Box<ValueError>),
     /// There are more values than a column holds.
     TooLarge(String),
 }
@@ -41,12 +41,12 @@ impl BoundInput {
         field: &Field,
         constant: Option<&Literal>,
         default: Option<&Literal>,
-    ) -> Result<Self, (&'static str, ValueError)> {
+    ) -> Result<Self, (&'static str, Box<ValueError>)> {
         let column = |what: &'static str, literal: Option<&Literal>| {
             literal
                 .map(|literal| literal.column(field.data_type))
                 .transpose()
-                .map_err(|error| (what, error))
+                .map_err(|error| (what, Box::new(error)))
         };
         Ok(Self {
             name: field.name.clone(),
@@ -68,7 +68,9 @@ impl BoundInput {
     ) -> Result<ArrayRef, InputError> {
         let column = match (&self.constant, bound) {
             (Some(constant), _) => self.repeated(constant, rows)?,
-            (None, Some(bound)) => coerce(bound, self.data_type).map_err(InputError::Value)?,
+            (None, Some(bound)) => {
+                coerce(bound, self.data_type).map_err(|error| InputError::Value(Box::new(error)))?
+            }
             (None, None) => arrow::array::new_null_array(&self.data_type.arrow(), rows),
         };
         match &self.default {

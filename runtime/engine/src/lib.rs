@@ -54,8 +54,8 @@ mod testing;
 pub use component::{Component, Returned};
 pub use engine::{Engine, Inspection};
 pub use error::{
-    CallError, CallErrorKind, EngineError, EvaluateError, EvaluatorError, Failure, LoadError,
-    VerifyError, ViewRowsError, ViewRunnerError,
+    CallError, CallErrorKind, Dependence, EngineError, EvaluateError, EvaluatorError, Failure,
+    LoadError, VerifyError, ViewRowsError, ViewRunnerError,
 };
 pub use evaluate::{Evaluated, Evaluator};
 pub use settings::Settings;

@@ -34,10 +34,15 @@ pub(crate) fn settings() -> Settings {
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(&settings()).unwrap());
 
-/// An engine that waits less and gives less.
+/// An engine that waits less and gives less; long enough that a busy machine still runs a row.
 pub(crate) fn impatient() -> Engine {
+    waiting(200)
+}
+
+/// An engine that waits that many milliseconds.
+pub(crate) fn waiting(milliseconds: u64) -> Engine {
     Engine::new(&Settings {
-        timeout: Duration::from_millis(50),
+        timeout: Duration::from_millis(milliseconds),
         memory_limit: 8 << 20,
         ..settings()
     })

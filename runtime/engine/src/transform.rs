@@ -56,7 +56,7 @@ pub fn transform_on_demand(
     inputs: &[ArrayRef],
     rows: usize,
     on_error: OnError,
-) -> Result<Vec<ArrayRef>, Failure> {
+) -> Result<Vec<ArrayRef>, Box<Failure>> {
     Ok(transform(component, Kind::OnDemand, inputs, rows, on_error)?.columns)
 }
 
@@ -72,7 +72,7 @@ pub fn transform_batch(
     inputs: &[ArrayRef],
     rows: usize,
     on_error: OnError,
-) -> Result<BatchRows, Failure> {
+) -> Result<BatchRows, Box<Failure>> {
     transform(component, Kind::Batch, inputs, rows, on_error)
 }
 
@@ -82,14 +82,11 @@ fn transform(
     inputs: &[ArrayRef],
     rows: usize,
     on_error: OnError,
-) -> Result<BatchRows, Failure> {
+) -> Result<BatchRows, Box<Failure>> {
     let description = component.description();
     let refused = |message: String| {
-        Failure::new(
-            description,
-            None,
-            &CallError::new(CallErrorKind::Input, None, message),
-        )
+        let error = CallError::new(CallErrorKind::Input, None, message);
+        Box::new(Failure::new(description, None, &error))
     };
     if description.kind != kind {
         return Err(refused(format!(
@@ -206,7 +203,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn all(&mut self) -> Result<(), Failure> {
+    fn all(&mut self) -> Result<(), Box<Failure>> {
         let mut at = 0;
         while at < self.rows {
             let end = self.rows.min(at.saturating_add(self.chunk));
@@ -216,7 +213,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn chunk(&mut self, rows: Range<usize>) -> Result<(), Failure> {
+    fn chunk(&mut self, rows: Range<usize>) -> Result<(), Box<Failure>> {
         let mut todo = vec![Todo::Run(rows)];
         // The longest range that ran, if the chunk was split, and whether a row failed.
         let (mut split, mut longest, mut failed) = (false, 0, false);
@@ -273,7 +270,7 @@ impl<'a> Run<'a> {
         &mut self,
         rows: &Range<usize>,
         error: &CallError,
-    ) -> Result<Option<(usize, CallError)>, Failure> {
+    ) -> Result<Option<(usize, CallError)>, Box<Failure>> {
         let Some(row) = error.row.map(|row| rows.start + row) else {
             return Ok(None);
         };
@@ -288,7 +285,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// The outer one ends the transformation.
-    fn call(&mut self, rows: &Range<usize>) -> Result<Result<Returned, CallError>, Failure> {
+    fn call(&mut self, rows: &Range<usize>) -> Result<Result<Returned, CallError>, Box<Failure>> {
         let columns: Vec<ArrayRef> = self
             .inputs
             .iter()
@@ -319,7 +316,7 @@ impl<'a> Run<'a> {
         Ok(result)
     }
 
-    fn failed(&mut self, row: usize, error: &CallError) -> Result<(), Failure> {
+    fn failed(&mut self, row: usize, error: &CallError) -> Result<(), Box<Failure>> {
         match self.on_error {
             OnError::Fail => Err(self.failure(Some(row), error)),
             OnError::Null => {
@@ -329,9 +326,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn failure(&self, row: Option<usize>, error: &CallError) -> Failure {
+    fn failure(&self, row: Option<usize>, error: &CallError) -> Box<Failure> {
         let row = row.map(|row| self.given(row));
-        Failure::new(self.component.description(), row, error)
+        Box::new(Failure::new(self.component.description(), row, error))
     }
 
     /// The row given that the component sees as `row`.

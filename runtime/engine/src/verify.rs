@@ -4,6 +4,7 @@
 //! component for which that makes a difference would give other features in serving than in
 //! training; so it is refused before it is ever registered.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -14,12 +15,13 @@ use unskew_core::types::Field;
 use unskew_core::{json, row};
 
 use crate::component::{Component, Returned};
-use crate::error::{CallError, CallErrorKind, VerifyError};
+use crate::error::{CallError, CallErrorKind, Dependence, VerifyError};
 use crate::samples::{self, Random};
 
 /// How many rows are tried.
 const ROWS: usize = 256;
-/// How many of them may take too long; each is waited for.
+/// How many different ones may take too long; each is waited for. A component that hangs on more
+/// would hang a server.
 const MAX_TIMEOUTS: usize = 3;
 
 /// Tries a component on 256 rows made up from its input types, edge cases first, the same on every
@@ -95,13 +97,19 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn run_alone(&mut self) -> Result<(), VerifyError> {
-        let mut timeouts = 0;
+        let mut too_slow = BTreeSet::new();
         for row in 0..ROWS {
+            let mut inputs = Vec::new();
+            row::encode(&self.inputs, row, 0, None, &mut inputs);
+            if too_slow.contains(&inputs) {
+                self.alone.push(RowResult::TooSlow);
+                continue;
+            }
             let result = match self.call(&[row])? {
                 Ok(returned) => self.result(&returned, 0..returned.rows),
                 Err(error) if error.kind == CallErrorKind::Time => {
-                    timeouts += 1;
-                    if timeouts > MAX_TIMEOUTS {
+                    too_slow.insert(inputs);
+                    if too_slow.len() > MAX_TIMEOUTS {
                         return Err(VerifyError::TooSlow {
                             provenance: self.component.description().provenance(),
                             limit: MAX_TIMEOUTS,
@@ -303,14 +311,14 @@ impl Check<'_> {
         row: usize,
         together: &RowResult,
     ) -> VerifyError {
-        VerifyError::Dependent {
+        VerifyError::Dependent(Box::new(Dependence {
             provenance: self.component.description().provenance(),
             property: trial.property,
             inputs: self.inputs_of(row),
             alone: self.alone[row].to_string(),
             circumstance: format!("in a batch {} ({length} rows)", trial.how),
             together: together.to_string(),
-        }
+        }))
     }
 
     fn inputs_of(&self, row: usize) -> String {

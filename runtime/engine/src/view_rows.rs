@@ -88,24 +88,21 @@ impl ViewRunner {
             Some(name) => self.source_column(source, name, TIMESTAMP)?,
             None => new_null_array(&TIMESTAMP.arrow(), source.num_rows()),
         };
-        let (keys, event, created, features) = match (&self.view.batch, &self.batch) {
-            (Some(batch), Some(bound)) => {
-                self.transformed(batch, bound, source, &event, &created)?
-            }
-            _ => {
-                let keys = self.view.keys.iter().map(|key| {
-                    self.source_column(source, &key.name, DataType::Scalar(key.data_type))
-                });
-                let keys = keys.collect::<Result<Vec<_>, _>>()?;
-                let features =
-                    self.view.features.iter().map(|feature| {
-                        self.source_column(source, &feature.name, feature.data_type)
-                    });
-                (keys, event, created, features.collect::<Result<_, _>>()?)
-            }
-        };
-        let timestamps =
-            |array: &ArrayRef| array.as_primitive::<TimestampMicrosecondType>().clone();
+        if let (Some(batch), Some(bound)) = (&self.view.batch, &self.batch) {
+            return self.transformed(batch, bound, source, &event, &created);
+        }
+        let keys = self
+            .view
+            .keys
+            .iter()
+            .map(|key| self.source_column(source, &key.name, DataType::Scalar(key.data_type)))
+            .collect::<Result<_, _>>()?;
+        let features = self
+            .view
+            .features
+            .iter()
+            .map(|feature| self.source_column(source, &feature.name, feature.data_type))
+            .collect::<Result<_, _>>()?;
         Ok(ViewRows {
             keys,
             event: timestamps(&event),
@@ -114,8 +111,7 @@ impl ViewRunner {
         })
     }
 
-    /// Keys, event and created timestamps and features of what the component gives.
-    #[expect(clippy::type_complexity, reason = "taken apart at its one call")]
+    /// The rows that the component gives.
     fn transformed(
         &self,
         batch: &BatchTransformation,
@@ -123,7 +119,7 @@ impl ViewRunner {
         source: &RecordBatch,
         event: &ArrayRef,
         created: &ArrayRef,
-    ) -> Result<(Vec<ArrayRef>, ArrayRef, ArrayRef, Vec<ArrayRef>), ViewRowsError> {
+    ) -> Result<ViewRows, ViewRowsError> {
         let inputs = self.inputs(batch, bound, source, event)?;
         let rows = source.num_rows();
         let rows = transform_batch(&bound.component, &inputs, rows, batch.on_error).map_err(
@@ -165,7 +161,12 @@ impl ViewRunner {
                 columns: output_names(batch),
             })?);
         }
-        Ok((keys, event, created, features))
+        Ok(ViewRows {
+            keys,
+            event: timestamps(&event),
+            created: timestamps(&created),
+            features,
+        })
     }
 
     fn inputs(
@@ -280,11 +281,11 @@ impl ViewRunner {
             })
     }
 
-    fn value_error(&self, column: &str, error: ValueError) -> ViewRowsError {
+    fn value_error(&self, column: &str, error: impl Into<Box<ValueError>>) -> ViewRowsError {
         ViewRowsError::Value {
             view: self.view.name.clone(),
             column: column.to_owned(),
-            error,
+            error: error.into(),
         }
     }
 
@@ -294,6 +295,11 @@ impl ViewRunner {
             message,
         }
     }
+}
+
+/// A column that was coerced to timestamps.
+fn timestamps(column: &ArrayRef) -> TimestampMicrosecondArray {
+    column.as_primitive::<TimestampMicrosecondType>().clone()
 }
 
 /// Which source row each row comes from.

@@ -1,6 +1,5 @@
 use arrow::array::{
-    BooleanArray, DictionaryArray, Float64Array, Int32Array, Int64Array, StringArray,
-    TimestampNanosecondArray,
+    BooleanArray, DictionaryArray, Float64Array, Int32Array, Int64Array, TimestampNanosecondArray,
 };
 use arrow::datatypes::{Field as ArrowField, Int8Type, Schema};
 use unskew_core::json::Literal;
