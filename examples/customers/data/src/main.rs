@@ -1,35 +1,12 @@
-//! Generates the data of the example `customers`: what a small shop would know of its customers
-//! from January to March 2025. Two runs write the same bytes.
-//!
-//! ```text
-//! cargo run -p customers-data -- FOLDER
-//! ```
-//!
-//! | file                        | rows                                                         |
-//! | --------------------------- | ------------------------------------------------------------ |
-//! | `customer_activity.parquet` | what a nightly job knows of each customer, at each midnight  |
-//! | `orders/2025-0N.parquet`    | each order and, as a row of its own and later, its refund    |
-//! | `carts.parquet`             | entity rows: carts, and whether they were bought (the label) |
+//! The command that writes the data of the example `customers`.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command talks to its user"
 )]
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")
-)]
 
-mod history;
-mod random;
-mod tables;
-
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-
-use anyhow::Result;
-
-use crate::history::History;
 
 fn main() -> ExitCode {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
@@ -37,18 +14,16 @@ fn main() -> ExitCode {
         eprintln!("usage: customers-data FOLDER\n\nwrites the data of the example `customers`");
         return ExitCode::from(2);
     };
-    match write(folder) {
-        Ok(()) => ExitCode::SUCCESS,
+    match customers_data::write(folder) {
+        Ok(files) => {
+            for (file, rows) in files {
+                println!("{rows:>7} rows in {}", file.display());
+            }
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn write(folder: &Path) -> Result<()> {
-    for (file, rows) in tables::write(&History::generate(), folder)? {
-        println!("{rows:>7} rows in {}", file.display());
-    }
-    Ok(())
 }
