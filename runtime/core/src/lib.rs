@@ -1,4 +1,14 @@
 //! Definitions, types, validation, plans and digests. No I/O, no clock, no WebAssembly.
+//!
+//! ```text
+//! YAML ─ definitions ─ resolve ─ project::Project ─ planner ─ plan::FeaturePlan
+//!        shape, lines  references,  what the registry          what both sides follow
+//!                      types        holds
+//! ```
+//!
+//! What both sides mean by a value is here too, each rule once: [`types`] and [`values`] (coercion),
+//! [`json`] (values as text), [`time`] (what counts at an instant), [`row`] (the bytes of a stored
+//! row and of an entity key), and in [`view`] and [`plan`] what their digests name.
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")

@@ -1,6 +1,6 @@
 //! The rules of time, which both sides follow: microseconds, UTC, years 1 to 9999.
 //!
-//! [`availability`], [`status`] and [`Mode`] are the only place that decides whether a row counts
+//! [`availability`] and [`validity`] are the only place that decides whether a row counts
 //! at an instant.
 
 use std::fmt;

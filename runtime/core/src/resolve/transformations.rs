@@ -1,11 +1,12 @@
 //! Transformations: their components, and where the inputs of these come from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Resolver, about};
 use crate::component::{Description, Kind};
 use crate::definitions::shape::{InputShape, TransformationShape};
 use crate::definitions::{Located, Place, is_name};
+use crate::digest::Digest;
 use crate::json::Literal;
 use crate::plan::EVENT_TIMESTAMP;
 use crate::planner::{key_names, key_types};
@@ -13,40 +14,59 @@ use crate::project::{Defined, InputDefinition, Reference, Transformation};
 use crate::text;
 use crate::types::{DataType, Field, ScalarType};
 
+/// A transformation whose component is known; of its inputs those whose bindings can be read.
+struct Bound<'a> {
+    shape: &'a TransformationShape,
+    place: &'a Place,
+    component: Digest,
+    description: Description,
+    /// One for each of the component's.
+    inputs: Vec<Option<InputDefinition>>,
+    is_sound: bool,
+}
+
+impl Bound<'_> {
+    /// The transformation, if nothing is wrong with it.
+    fn whole(&self) -> Option<Defined<Transformation>> {
+        let inputs = self.inputs.iter().cloned().collect::<Option<_>>()?;
+        self.is_sound.then(|| Defined {
+            value: Transformation {
+                name: self.shape.name.clone(),
+                kind: self.shape.kind,
+                component: self.component,
+                description: self.description.clone(),
+                on_error: self.shape.on_error.0,
+                inputs,
+            },
+            about: about!(self.shape),
+        })
+    }
+}
+
 impl<'a> Resolver<'a> {
     /// The transformations of kind batch; the types of their columns are checked by each view.
     pub(super) fn batch_transformations(&mut self) -> BTreeMap<String, Defined<Transformation>> {
-        let of_kind = self
-            .definitions
-            .transformations
-            .iter()
-            .filter(|d| d.value.kind == Kind::Batch);
-        of_kind
-            .filter_map(|located| Some((located.value.name.clone(), self.transformation(located)?)))
-            .collect()
+        let bound = self.bound(Kind::Batch);
+        let named = |one: &Bound<'_>| Some((one.shape.name.clone(), one.whole()?));
+        bound.iter().filter_map(named).collect()
     }
 
     /// The transformations of kind on_demand, whose inputs may be outputs of each other.
     pub(super) fn on_demand_transformations(&mut self) {
-        let of_kind = || {
-            self.definitions
-                .transformations
-                .iter()
-                .filter(|d| d.value.kind == Kind::OnDemand)
-        };
-        for located in of_kind() {
-            if let Some(transformation) = self.transformation(located) {
-                self.project
-                    .transformations
-                    .insert(located.value.name.clone(), transformation);
+        let bound = self.bound(Kind::OnDemand);
+        for one in &bound {
+            if let Some(transformation) = one.whole() {
+                let name = one.shape.name.clone();
+                self.project.transformations.insert(name, transformation);
             }
         }
+        let broken = self.broken();
         let mut wrong = Vec::new();
-        for located in of_kind() {
+        for one in &bound {
             let before = self.problems.0.len();
-            self.check_inputs(located);
+            self.check_inputs(one, &broken);
             if self.problems.0.len() > before {
-                wrong.push(&located.value.name);
+                wrong.push(&one.shape.name);
             }
         }
         self.cycles();
@@ -56,54 +76,56 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn transformation(
+    fn bound(&mut self, kind: Kind) -> Vec<Bound<'a>> {
+        let all = self.definitions.transformations.iter();
+        all.filter(|located| located.value.kind == kind)
+            .filter_map(|located| self.bind(located))
+            .collect()
+    }
+
+    fn bind(
         &mut self,
         Located {
             value: shape,
             place,
         }: &'a Located<TransformationShape>,
-    ) -> Option<Defined<Transformation>> {
+    ) -> Option<Bound<'a>> {
         let before = self.problems.0.len();
-        let (component, description) = match self.surroundings.components.get(&shape.name) {
-            Some(Ok((digest, description))) => (*digest, description.clone()),
-            Some(Err(message)) => {
-                self.problems.at(&place.at("component"), message);
+        let unknown = match self.surroundings.components.get(&shape.name) {
+            Some(Ok((_, description))) if description.kind != shape.kind => {
+                let message = format!(
+                    "`{}` is declared {}, and its component is of kind {}",
+                    shape.name, shape.kind, description.kind
+                );
+                self.problems.at(&place.at("kind"), message);
                 return None;
             }
-            None => {
-                self.problems
-                    .at(&place.at("component"), "the component was not loaded");
-                return None;
+            Some(Ok((component, description))) => {
+                self.output_names(shape.kind, description, &place.at("component"));
+                return Some(Bound {
+                    shape,
+                    place,
+                    component: *component,
+                    description: description.clone(),
+                    inputs: self.inputs(shape, place, description),
+                    is_sound: self.problems.0.len() == before,
+                });
             }
+            Some(Err(message)) => message.as_str(),
+            None => "the component was not loaded",
         };
-        if description.kind != shape.kind {
+        self.problems.at(&place.at("component"), unknown);
+        None
+    }
+
+    fn output_names(&mut self, kind: Kind, description: &Description, place: &Place) {
+        let mut outputs = description.outputs.iter();
+        if kind == Kind::OnDemand && outputs.any(|field| field.name == EVENT_TIMESTAMP) {
             let message = format!(
-                "`{}` is declared {}, and its component is of kind {}",
-                shape.name, shape.kind, description.kind
+                "the component has an output `{EVENT_TIMESTAMP}`, a reserved name; rename it there"
             );
-            self.problems.at(&place.at("kind"), message);
-            return None;
+            self.problems.at(place, message);
         }
-        if shape.kind == Kind::OnDemand {
-            for field in &description.outputs {
-                if field.name == EVENT_TIMESTAMP {
-                    let message = format!("output `{EVENT_TIMESTAMP}` has a reserved name");
-                    self.problems.at(&place.at("component"), message);
-                }
-            }
-        }
-        let inputs = self.inputs(shape, place, &description);
-        (self.problems.0.len() == before).then(|| Defined {
-            value: Transformation {
-                name: shape.name.clone(),
-                kind: shape.kind,
-                component,
-                description,
-                on_error: shape.on_error.0,
-                inputs,
-            },
-            about: about!(shape),
-        })
     }
 
     /// One binding for each input of the component.
@@ -112,7 +134,7 @@ impl<'a> Resolver<'a> {
         shape: &TransformationShape,
         place: &Place,
         description: &Description,
-    ) -> Vec<InputDefinition> {
+    ) -> Vec<Option<InputDefinition>> {
         let list = place.at("inputs");
         let names = || {
             text::list(
@@ -128,50 +150,51 @@ impl<'a> Resolver<'a> {
                 self.problems.at(&list.at(name), message);
             }
         }
-        let mut inputs = Vec::new();
-        for field in &description.inputs {
-            let Some(input) = shape.inputs.get(&field.name) else {
-                let message = format!(
-                    "input `{}` ({}) of the component has no binding; write where it comes from, \
-                     such as `{}: {}`",
-                    field.name,
-                    field.data_type,
-                    field.name,
-                    match shape.kind {
+        let fields = description.inputs.iter();
+        fields
+            .map(|field| match shape.inputs.get(&field.name) {
+                Some(input) => self.input(field, input, shape.kind, &list.at(&field.name)),
+                None => {
+                    let example = match shape.kind {
                         Kind::OnDemand => "VIEW:FEATURE",
                         Kind::Batch => "COLUMN",
-                    }
-                );
-                self.problems.at(&list, message);
-                continue;
-            };
-            let at = list.at(&field.name);
-            let (from, default) = match input {
-                InputShape::Reference(reference) => {
-                    (self.reference(reference, shape.kind, &at), None)
+                    };
+                    let message = format!(
+                        "input `{0}` ({1}) of the component has no binding; write where it comes \
+                         from, such as `{0}: {example}`",
+                        field.name, field.data_type
+                    );
+                    self.problems.at(&list, message);
+                    None
                 }
-                InputShape::WithDefault(input) => {
-                    let default = input
-                        .default
-                        .clone()
-                        .filter(|value| !value.is_null())
-                        .map(Literal);
-                    if let Some(default) = &default {
-                        self.literal(default, field, &at.at("default"));
-                    }
-                    (self.reference(&input.from, shape.kind, &at), default)
+            })
+            .collect()
+    }
+
+    fn input(
+        &mut self,
+        field: &Field,
+        input: &InputShape,
+        kind: Kind,
+        at: &Place,
+    ) -> Option<InputDefinition> {
+        let (from, default) = match input {
+            InputShape::Reference(reference) => (self.reference(reference, kind, at), None),
+            InputShape::WithDefault(input) => {
+                let default = input.default.clone().filter(|value| !value.is_null());
+                let default = default.map(Literal);
+                if let Some(default) = &default {
+                    self.literal(default, field, &at.at("default"));
                 }
-                InputShape::Constant(constant) => {
-                    let value = Literal(constant.value.clone());
-                    self.literal(&value, field, &at.at("value"));
-                    (Some(Reference::Constant(value)), None)
-                }
-            };
-            if let Some(from) = from {
-                inputs.push(InputDefinition { from, default });
+                (self.reference(&input.from, kind, at), default)
             }
-        }
-        inputs
+            InputShape::Constant(constant) => {
+                let value = Literal(constant.value.clone());
+                self.literal(&value, field, &at.at("value"));
+                (Some(Reference::Constant(value)), None)
+            }
+        };
+        from.map(|from| InputDefinition { from, default })
     }
 
     fn literal(&mut self, literal: &Literal, field: &Field, place: &Place) {
@@ -231,67 +254,55 @@ impl<'a> Resolver<'a> {
     }
 
     /// The references of an on-demand transformation exist, and are of the inputs' types.
-    fn check_inputs(
-        &mut self,
-        Located {
-            value: shape,
-            place,
-        }: &Located<TransformationShape>,
-    ) {
-        let Some(defined) = self.project.transformations.get(&shape.name) else {
-            return;
-        };
-        let transformation = defined.value.clone();
-        let broken = self.broken();
-        for (field, input) in transformation
-            .description
-            .inputs
-            .iter()
-            .zip(&transformation.inputs)
-        {
-            let at = place.at("inputs").at(&field.name);
-            let found = match &input.from {
-                Reference::Member(owner, _) if broken.contains(owner.as_str()) => continue,
-                Reference::Member(owner, member) => match self.member(owner, Some(member)) {
-                    Err(message) => {
-                        self.problems.at(&at, message);
-                        continue;
-                    }
-                    Ok(()) => {
-                        let members = self.project.members(owner).unwrap_or_default();
-                        let found = members.iter().find(|field| field.name == *member);
-                        match found {
-                            Some(field) => field.data_type,
-                            None => continue,
-                        }
-                    }
-                },
-                Reference::Key(key) => match key_types(&self.project, key).as_slice() {
-                    [] if broken.is_empty() => {
-                        let valid = text::list(key_names(&self.project));
-                        self.problems
-                            .at(&at, format!("no join key `{key}`; there are: {valid}"));
-                        continue;
-                    }
-                    [one] => *one,
-                    // Several types: the plan of each service decides.
-                    _ => continue,
-                },
-                Reference::EventTimestamp => DataType::Scalar(ScalarType::Timestamp),
-                Reference::Request(_) | Reference::Constant(_) | Reference::Column(_) => continue,
-            };
-            if !found.widens_to(field.data_type) {
-                let bound = match &input.from {
-                    Reference::Member(owner, member) => format!("{owner}:{member}"),
-                    Reference::Key(key) => format!("key:{key}"),
-                    _ => EVENT_TIMESTAMP.to_owned(),
-                };
-                let message = format!(
-                    "input `{}` of the component is {}, and `{bound}` is {found}",
-                    field.name, field.data_type
-                );
-                self.problems.at(&at, message);
+    fn check_inputs(&mut self, bound: &Bound<'_>, broken: &BTreeSet<&str>) {
+        let fields = bound.description.inputs.iter();
+        for (field, input) in fields.zip(&bound.inputs) {
+            let Some(input) = input else { continue };
+            let at = bound.place.at("inputs").at(&field.name);
+            match self.reference_type(&input.from, broken) {
+                Err(message) => self.problems.at(&at, message),
+                Ok(Some(found)) if !found.widens_to(field.data_type) => {
+                    let bound = match &input.from {
+                        Reference::Member(owner, member) => format!("{owner}:{member}"),
+                        Reference::Key(key) => format!("key:{key}"),
+                        _ => EVENT_TIMESTAMP.to_owned(),
+                    };
+                    let message = format!(
+                        "input `{}` of the component is {}, and `{bound}` is {found}",
+                        field.name, field.data_type
+                    );
+                    self.problems.at(&at, message);
+                }
+                Ok(_) => {}
             }
+        }
+    }
+
+    /// The type of what a reference names, where that is known; an error if it names nothing.
+    fn reference_type(
+        &self,
+        reference: &Reference,
+        broken: &BTreeSet<&str>,
+    ) -> Result<Option<DataType>, String> {
+        match reference {
+            Reference::Member(owner, _) if broken.contains(owner.as_str()) => Ok(None),
+            Reference::Member(owner, member) => {
+                self.member(owner, Some(member))?;
+                let members = self.project.members(owner).unwrap_or_default();
+                let found = members.iter().find(|field| field.name == *member);
+                Ok(found.map(|field| field.data_type))
+            }
+            Reference::Key(key) => match key_types(&self.project, key).as_slice() {
+                [] if broken.is_empty() => {
+                    let valid = text::list(key_names(&self.project));
+                    Err(format!("no join key `{key}`; there are: {valid}"))
+                }
+                [one] => Ok(Some(*one)),
+                // Several types: the plan of each service decides.
+                _ => Ok(None),
+            },
+            Reference::EventTimestamp => Ok(Some(DataType::Scalar(ScalarType::Timestamp))),
+            Reference::Request(_) | Reference::Constant(_) | Reference::Column(_) => Ok(None),
         }
     }
 
@@ -317,7 +328,7 @@ impl<'a> Resolver<'a> {
         for start in self.project.transformations.keys() {
             // A path back to `start` through names that are not before it.
             let mut paths = vec![vec![start.clone()]];
-            let mut seen = std::collections::BTreeSet::new();
+            let mut seen = BTreeSet::new();
             while let Some(path) = paths.pop() {
                 let Some(last) = path.last() else { continue };
                 for next in edges(last) {

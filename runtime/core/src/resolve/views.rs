@@ -114,7 +114,9 @@ impl<'a> Resolver<'a> {
             online: shape.online.unwrap_or(true),
             batch,
         };
-        (self.problems.0.len() == before).then(|| Defined {
+        // A feature whose type cannot be known has no problem of its own.
+        let is_whole = view.features.len() == shape.features.iter().flatten().count();
+        (is_whole && self.problems.0.len() == before).then(|| Defined {
             value: FeatureView {
                 entities: shape.entities.clone().unwrap_or_default(),
                 view: Arc::new(view),

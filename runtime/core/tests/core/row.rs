@@ -30,8 +30,11 @@ fn decoded(
     Ok(decoder.finish())
 }
 
-/// A schema, columns of it, and a time for each row.
-fn table() -> impl Strategy<Value = (Vec<DataType>, Vec<ArrayRef>, Vec<(i64, Option<i64>)>)> {
+/// Event and created.
+type Times = (i64, Option<i64>);
+
+/// A schema, columns of it, and the times of each row.
+fn table() -> impl Strategy<Value = (Vec<DataType>, Vec<ArrayRef>, Vec<Times>)> {
     // More features than a byte of the validity bitmap has bits.
     (vec(data_type(), 0..11), 1..5_usize).prop_flat_map(|(schema, rows)| {
         let columns: Vec<_> = schema.iter().map(|&t| column(t, rows)).collect();
