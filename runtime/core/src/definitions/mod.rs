@@ -61,7 +61,10 @@ impl Settings {
             return Err(problems);
         };
         expand(&mut value, &root, &environment, &mut problems);
-        let Some(file) = typed::<ProjectFile>(value, &root, &mut problems) else {
+        let mut unknown_keys = Problems::default();
+        let file = typed::<ProjectFile>(value, &root, &mut unknown_keys, &mut problems);
+        problems.0.append(&mut unknown_keys.0);
+        let Some(file) = file else {
             return Err(sorted(problems));
         };
         check_name(&file.project, "project", &root.at("project"), &mut problems);
@@ -115,13 +118,16 @@ pub struct Definitions {
     pub transformations: Vec<Located<TransformationShape>>,
     /// The lists of features that models use.
     pub feature_services: Vec<Located<FeatureServiceShape>>,
+    /// Unknown keys: what is wrong and does not hinder the resolving, which reports it with all
+    /// else.
+    pub unknown_keys: Problems,
 }
 
 impl Definitions {
     /// Reads and merges files of definitions.
     ///
     /// # Errors
-    /// Everything that is wrong with their shape, in all files.
+    /// Everything that is wrong with their shape, in all files, if anything but unknown keys is.
     pub fn read(files: &[FileText]) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let mut merged = Self::default();
@@ -129,7 +135,8 @@ impl Definitions {
             let Some((value, root)) = yaml::read(name, text, &mut problems) else {
                 continue;
             };
-            let Some(file) = typed::<FeatureFile>(value, &root, &mut problems) else {
+            let unknown_keys = &mut merged.unknown_keys;
+            let Some(file) = typed::<FeatureFile>(value, &root, unknown_keys, &mut problems) else {
                 continue;
             };
             merged
@@ -147,6 +154,9 @@ impl Definitions {
             merged
                 .feature_services
                 .extend(located(file.feature_services, &root.at("feature_services")));
+        }
+        if !problems.0.is_empty() {
+            problems.0.append(&mut merged.unknown_keys.0);
         }
         problems.or(merged)
     }
@@ -167,12 +177,13 @@ fn sorted(problems: Problems) -> Problems {
 }
 
 fn typed<T: DeserializeOwned + schemars::JsonSchema>(
-    value: Value,
+    mut value: Value,
     root: &Place,
+    unknown_keys: &mut Problems,
     problems: &mut Problems,
 ) -> Option<T> {
     let before = problems.0.len();
-    schema::check::<T>(&value, root, problems);
+    schema::check::<T>(&mut value, root, unknown_keys, problems);
     if problems.0.len() > before {
         return None;
     }

@@ -22,23 +22,36 @@ pub fn json_schema() -> Value {
     })
 }
 
-/// Checks `value` against the schema of `T`; every violation becomes a problem.
-pub(super) fn check<T: JsonSchema>(value: &Value, root: &Place, problems: &mut Problems) {
+/// Checks `value` against the schema of `T`; every violation becomes a problem. Unknown keys are
+/// told apart, and taken out of `value`: the rest may be right without them.
+pub(super) fn check<T: JsonSchema>(
+    value: &mut Value,
+    root: &Place,
+    unknown_keys: &mut Problems,
+    problems: &mut Problems,
+) {
     let schema = schemars::schema_for!(T).to_value();
     let validator = match jsonschema::validator_for(&schema) {
         Ok(validator) => validator,
         Err(error) => return problems.at(root, format_args!("the schema is broken: {error}")),
     };
-    report(&validator, value, &schema, root, problems);
+    for (pointer, key) in report(&validator, value, &schema, root, unknown_keys, problems) {
+        if let Some(Value::Object(object)) = value.pointer_mut(&pointer) {
+            object.remove(&key);
+        }
+    }
 }
 
+/// Reports every violation; gives the unknown keys, each with the place of its object.
 fn report(
     validator: &Validator,
     value: &Value,
     schema: &Value,
     root: &Place,
+    unknown_keys: &mut Problems,
     problems: &mut Problems,
-) {
+) -> Vec<(String, String)> {
+    let mut unknown = Vec::new();
     for error in validator.iter_errors(value) {
         let pointer = error.instance_path().to_string();
         let place = Place {
@@ -56,7 +69,8 @@ fn report(
                         _ => "",
                     };
                     let message = format!("unknown key `{key}`; valid: {valid}{hint}");
-                    problems.at(&place.at(key), message);
+                    unknown_keys.at(&place.at(key), message);
+                    unknown.push((pointer.clone(), key.clone()));
                 }
             }
             ValidationErrorKind::Required { property } => {
@@ -86,6 +100,7 @@ fn report(
             _ => problems.at(&place, error.to_string()),
         }
     }
+    unknown
 }
 
 /// A value as a message shows it.

@@ -47,7 +47,7 @@ pub fn resolve(
             name: project.to_owned(),
             ..Project::default()
         },
-        problems: Problems::default(),
+        problems: definitions.unknown_keys.clone(),
     };
     resolver.names();
     resolver.sources();

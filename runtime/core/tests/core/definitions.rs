@@ -3,10 +3,16 @@
 
 use unskew_core::definitions::shape::InputShape;
 use unskew_core::definitions::{Definitions, OnlineStore, Problems, Settings, is_name};
+use unskew_core::resolve::{Surroundings, resolve};
 use unskew_core::view::OnError;
 
+/// The definitions, or what is wrong with their shape, unknown keys included.
 fn read(text: &str) -> Result<Definitions, Problems> {
-    Definitions::read(&[("f.yaml".to_owned(), text.to_owned())])
+    let definitions = Definitions::read(&[("f.yaml".to_owned(), text.to_owned())])?;
+    match definitions.unknown_keys.0.is_empty() {
+        true => Ok(definitions),
+        false => Err(definitions.unknown_keys),
+    }
 }
 
 fn settings(text: &str) -> Result<Settings, Problems> {
@@ -396,4 +402,26 @@ fn names() {
     for name in ["", "1a", "a-b", "a b", "é", "a:b", "a.b", &"x".repeat(101)] {
         assert!(!is_name(name), "{name}");
     }
+}
+
+#[test]
+fn an_unknown_key_does_not_hide_what_else_is_wrong() {
+    let text = "entities:\n  - {name: a, join_keys: [{name: id, typ: int64}]}\nfeature_services:\n  - {name: s, features: [nowhere], full: true}\n";
+    let definitions = Definitions::read(&[("f.yaml".to_owned(), text.to_owned())]).unwrap();
+    let problems = resolve("p", &definitions, &Surroundings::default()).unwrap_err();
+    let lines: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
+    for part in [
+        "f.yaml:2: unknown key `typ`",
+        "f.yaml:4: unknown key `full`",
+        "`nowhere`",
+    ] {
+        assert!(
+            lines.iter().any(|line| line.contains(part)),
+            "no {part} in {lines:#?}"
+        );
+    }
+    // Where the shape is wrong in another way, unknown keys are reported with it.
+    let text = text.replace("[nowhere]", "1");
+    let problems = Definitions::read(&[("f.yaml".to_owned(), text)]).unwrap_err();
+    assert_eq!(problems.0.len(), 3, "{problems}");
 }
