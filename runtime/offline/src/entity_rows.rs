@@ -88,8 +88,8 @@ impl Offline {
     ///
     /// The first line of a CSV file has the names of the columns. The columns that the plan needs
     /// are read as values of its types, an empty field as null, and come out as such; of the
-    /// others the type is inferred from all their values. INT96 of a Parquet file comes as
-    /// microseconds, other columns in the types that the file has.
+    /// others the type is inferred from all their values, text where any other would change one.
+    /// INT96 of a Parquet file comes as microseconds, other columns in the types that the file has.
     ///
     /// # Errors
     /// The file cannot be read; or as those of [`EntityRows::from_batch`].

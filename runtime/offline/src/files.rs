@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
+use crate::error::{OfflineError, SourceProblem};
 use datafusion::object_store::ObjectMeta;
 use datafusion::object_store::path::Path as ObjectPath;
-use unskew_core::view::Source;
-
-use crate::error::{OfflineError, SourceProblem};
 
 /// A file of a source.
 #[derive(Clone, Debug)]
@@ -42,7 +40,7 @@ impl SourceFile {
     }
 }
 
-/// The files of `source`, in the order of their paths, each once.
+/// The files that `path`, of the source `name`, names, in the order of their paths, each once.
 ///
 /// A path that exists is taken as it stands, even if it has the characters of a glob in it. Below a
 /// folder every `*.parquet` counts; files and folders that begin with `.` or `_` do not, as with
@@ -50,19 +48,23 @@ impl SourceFile {
 ///
 /// # Errors
 /// There is no such file, or a folder cannot be read. Blocks: to be called off the runtime.
-pub(crate) fn source_files(root: &Path, source: &Source) -> Result<Vec<SourceFile>, OfflineError> {
-    let pattern = root.join(&source.path);
+pub(crate) fn source_files(
+    root: &Path,
+    name: &str,
+    path: &str,
+) -> Result<Vec<SourceFile>, OfflineError> {
+    let pattern = root.join(path);
     let mut found = BTreeSet::new();
     if pattern.exists() {
         collect(&pattern, &mut found)?;
     } else {
-        for path in glob(root, source)? {
+        for path in glob(root, name, path)? {
             collect(&path, &mut found)?;
         }
     }
     if found.is_empty() {
         return Err(OfflineError::source(
-            &source.name,
+            name,
             SourceProblem::NoFiles { pattern },
         ));
     }
@@ -117,23 +119,22 @@ fn walk(
 }
 
 /// The paths that a source's path matches as a glob.
-fn glob(root: &Path, source: &Source) -> Result<Vec<PathBuf>, OfflineError> {
+fn glob(root: &Path, name: &str, path: &str) -> Result<Vec<PathBuf>, OfflineError> {
     let invalid = |reason: String| {
-        let pattern = source.path.clone();
-        OfflineError::source(&source.name, SourceProblem::InvalidGlob { pattern, reason })
+        let pattern = path.to_owned();
+        OfflineError::source(name, SourceProblem::InvalidGlob { pattern, reason })
     };
     // The feature repository itself may lie in a folder whose name looks like a glob.
-    let pattern = if Path::new(&source.path).is_absolute() {
-        source.path.clone()
+    let pattern = if Path::new(path).is_absolute() {
+        path.to_owned()
     } else {
         let root = root
             .to_str()
             .ok_or_else(|| invalid("the feature repository's path is no UTF-8".to_owned()))?;
-        format!("{}/{}", glob::Pattern::escape(root), source.path)
+        format!("{}/{}", glob::Pattern::escape(root), path)
     };
-    let fixed = root.join(fixed_part(&source.path)).components().count();
-    let named = source
-        .path
+    let fixed = root.join(fixed_part(path)).components().count();
+    let named = path
         .split('/')
         .any(|part| is_left_out(part.as_bytes()) && part != "..");
     let options = glob::MatchOptions {
@@ -181,24 +182,10 @@ fn is_left_out(name: &[u8]) -> bool {
 mod tests {
     use std::fs;
 
-    use unskew_core::time::Mode;
-
     use super::*;
 
-    fn source(path: &str) -> Source {
-        Source {
-            name: "s".to_owned(),
-            path: path.to_owned(),
-            timestamp_field: "t".to_owned(),
-            created_timestamp_column: None,
-            point_in_time: Mode::Event,
-            late_by: 0,
-            columns: std::collections::BTreeMap::new(),
-        }
-    }
-
     fn names(root: &Path, path: &str) -> Vec<String> {
-        source_files(root, &source(path))
+        source_files(root, "s", path)
             .unwrap()
             .into_iter()
             .map(|file| {
@@ -287,7 +274,7 @@ mod tests {
     fn no_file_is_an_error_that_names_the_path() {
         let root = tree(&["d/notes.txt"]);
         for path in ["missing.parquet", "d", "d/*.parquet"] {
-            let error = source_files(root.path(), &source(path))
+            let error = source_files(root.path(), "s", path)
                 .unwrap_err()
                 .to_string();
             assert!(
@@ -295,7 +282,7 @@ mod tests {
                 "{error}"
             );
         }
-        let error = source_files(root.path(), &source("d/***")).unwrap_err();
+        let error = source_files(root.path(), "s", "d/***").unwrap_err();
         assert!(error.to_string().contains("is no glob"), "{error}");
     }
 

@@ -8,7 +8,6 @@ use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use futures::{StreamExt, TryStreamExt};
-use unskew_core::view::Source;
 
 use crate::error::OfflineError;
 use crate::files::{SourceFile, source_files};
@@ -21,17 +20,20 @@ pub(crate) const COERCE_INT96: (TimeUnit, &str) = (TimeUnit::Microsecond, "us");
 /// How many footers are read at once.
 const AT_ONCE: usize = 32;
 
-/// The files of `source` with what their footers say, in the order of their paths.
+/// The files that `path`, of the source `name`, names, with what their footers say, in the order of
+/// their paths.
 ///
 /// # Errors
 /// No file matches, or a footer cannot be read; the error names the file.
 pub(crate) async fn footers(
     context: &TaskContext,
     root: &Path,
-    source: &Source,
+    name: &str,
+    path: &str,
 ) -> Result<Vec<FileSchema>, OfflineError> {
-    let (root, source) = (root.to_owned(), source.clone());
-    let files = tokio::task::spawn_blocking(move || source_files(&root, &source)).await??;
+    let (root, name, path) = (root.to_owned(), name.to_owned(), path.to_owned());
+    let files = move || source_files(&root, &name, &path);
+    let files = tokio::task::spawn_blocking(files).await??;
     futures::stream::iter(files)
         .map(|file| footer(context, file))
         .buffered(AT_ONCE)

@@ -33,7 +33,43 @@ pub struct EvaluatedRows {
     pub lag: Vec<u64>,
 }
 
+/// A plan's joined batch for entity rows, in memory.
+#[derive(Clone, Debug)]
+pub struct JoinedRows {
+    /// The joined batch, as [`Layout`] has it: row i is that of entity row i.
+    pub batch: RecordBatch,
+    /// For each of the plan's lookups how many rows of its history lie beyond its bound.
+    pub lag: Vec<u64>,
+}
+
 impl Offline {
+    /// The joined batch of a plan for entity rows, in memory: what the training path gives to
+    /// `evaluate`. `until` is that of [`Self::evaluated_rows`].
+    ///
+    /// # Errors
+    /// A history cannot be read.
+    pub async fn joined_rows(
+        &self,
+        plan: &FeaturePlan,
+        components: &Components,
+        entities: &EntityRows,
+        until: &[Option<i64>],
+        progress: Arc<dyn Progress>,
+    ) -> Result<JoinedRows, OfflineError> {
+        let mut joined = self
+            .join(plan, components, entities, until, progress)
+            .await?;
+        let lookups = joined.lookups();
+        let mut batches = Vec::new();
+        while let Some((_, batch)) = joined.next().await? {
+            batches.push(batch);
+        }
+        Ok(JoinedRows {
+            batch: concat_batches(&plan.layout().schema, &batches)?,
+            lag: lookups.iter().map(|join| join.lag()).collect(),
+        })
+    }
+
     /// The outputs of a plan for entity rows, in memory: the training path without its file.
     ///
     /// `until` bounds each of the plan's lookups: rows of its history that became available later

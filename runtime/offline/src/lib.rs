@@ -46,7 +46,7 @@ mod winners;
 pub use entity_rows::EntityRows;
 pub use error::{EntityRowsProblem, OfflineError, SourceProblem};
 pub use join::PointInTimeJoinExec;
-pub use joined::EvaluatedRows;
+pub use joined::{EvaluatedRows, JoinedRows};
 pub use latest::{LatestRows, LatestRowsRequest, RowSink};
 pub use offline::{Components, Offline, Settings};
 pub use progress::Progress;

@@ -14,6 +14,7 @@ use unskew_core::view::{Source, View};
 use unskew_engine::{Component, ViewRunner};
 
 use crate::error::OfflineError;
+use crate::files::source_files;
 use crate::progress::Progress;
 use crate::scan::{ScanExec, source_schema};
 use crate::view_rows::ViewRowsExec;
@@ -68,16 +69,16 @@ impl Offline {
         }
     }
 
-    /// The columns of the source's files: each name as it is in the files, in a type that holds
-    /// every file's values.
+    /// The columns of the files that `path`, of the source `name`, names: each name as it is in the
+    /// files, in a type that holds every file's values.
     ///
     /// A column about whose type the files disagree has that of the first file; [`Self::scan`] is
     /// what refuses it.
     ///
     /// # Errors
     /// No file matches, or a file cannot be read.
-    pub async fn source_schema(&self, source: &Source) -> Result<SchemaRef, OfflineError> {
-        source_schema(&self.context, &self.root, source).await
+    pub async fn source_schema(&self, name: &str, path: &str) -> Result<SchemaRef, OfflineError> {
+        source_schema(&self.context, &self.root, name, path).await
     }
 
     /// A scan of columns of the source, by their names in definitions. Only footers are read now.
@@ -113,6 +114,18 @@ impl Offline {
         let scan: Arc<dyn ExecutionPlan> = scan;
         let view = Arc::clone(view);
         Ok(ViewRowsExec::new(scan, rows, view, runner, progress))
+    }
+
+    /// The files of the source, as they are on the disk: links followed.
+    ///
+    /// # Errors
+    /// No file matches, or a folder cannot be read.
+    pub fn source_files(&self, source: &Source) -> Result<Vec<PathBuf>, OfflineError> {
+        let files = source_files(&self.root, &source.name, &source.path)?;
+        Ok(files
+            .into_iter()
+            .filter_map(|file| file.path.canonicalize().ok())
+            .collect())
     }
 
     /// The folder to which sources' paths are relative.

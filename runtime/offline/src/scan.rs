@@ -80,7 +80,7 @@ impl ScanExec {
         source: &Source,
         columns: &[&str],
     ) -> Result<Self, OfflineError> {
-        let files = footers(context, root, source).await?;
+        let files = footers(context, root, &source.name, &source.path).await?;
         let rows = files.iter().map(|file| file.rows).sum();
         let mut fields = Vec::with_capacity(columns.len());
         let mut read = Vec::with_capacity(columns.len());
@@ -232,13 +232,15 @@ pub(crate) enum FailureKind<E> {
     Check(E),
 }
 
-/// The schema of all the files of a source: names in the files, types that hold every file's values.
+/// The schema of all the files that `path`, of the source `name`, names: names in the files,
+/// types that hold every file's values.
 pub(crate) async fn source_schema(
     context: &TaskContext,
     root: &Path,
-    source: &Source,
+    name: &str,
+    path: &str,
 ) -> Result<SchemaRef, OfflineError> {
-    Ok(merged_schema(&footers(context, root, source).await?))
+    Ok(merged_schema(&footers(context, root, name, path).await?))
 }
 
 impl Group {

@@ -5,7 +5,7 @@
 //!                                      │ dyn OnlineStore         │
 //!                                      │   embedded (LMDB)       │
 //!                                      │   Redis                 │
-//! serve ── lookup::join ◀── get ────── └─────────────────────────┘
+//! serve ── Joiner::join ◀── get ────── └─────────────────────────┘
 //!              │
 //!              ▼ joined batch, as `core::plan::Layout` documents it
 //!          engine::evaluate
@@ -25,13 +25,12 @@ mod error;
 mod expiry;
 mod key;
 mod redis;
-mod sample;
 mod store;
 
 pub use error::OnlineError;
 pub use expiry::expires_at;
 pub use key::ViewKey;
 pub use store::{
-    Held, MAX_ROW_BYTES, OnlineSettings, OnlineStore, PutSummary, StoredRow, ViewState, Wanted,
-    connect,
+    Begun, Held, MAX_ROW_BYTES, OnlineSettings, OnlineStore, PutSummary, StoredRow, ViewState,
+    Wanted, connect,
 };

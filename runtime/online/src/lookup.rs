@@ -15,24 +15,6 @@ use crate::error::OnlineError;
 use crate::key::ViewKey;
 use crate::store::{Held, OnlineStore, Wanted};
 
-/// The joined batch of a plan for rows of keys and request fields; see [`Joiner`], which does the
-/// same for a plan that is asked more than once.
-///
-/// # Errors
-/// As [`Joiner::join`].
-pub async fn join(
-    plan: &FeaturePlan,
-    project: &str,
-    store: &dyn OnlineStore,
-    as_of: &TimestampMicrosecondArray,
-    keys: &[ArrayRef],
-    request: &[ArrayRef],
-) -> Result<RecordBatch, OnlineError> {
-    Joiner::new(plan, project)
-        .join(store, as_of, keys, request)
-        .await
-}
-
 /// All of a plan that does not depend on the request: which views to ask for, under which keys.
 #[derive(Clone, Debug)]
 pub struct Joiner {

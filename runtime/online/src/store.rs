@@ -13,8 +13,9 @@ use crate::error::OnlineError;
 use crate::key::ViewKey;
 use crate::redis::RedisStore;
 
-/// The largest row that a store takes, in bytes; Redis holds no string above 512 MiB.
-pub const MAX_ROW_BYTES: usize = 256 << 20;
+/// The largest row that a store takes, in bytes: one that Redis takes in, and compares with the one
+/// that it holds, well within the time that an answer may take. Of 64 MiB that took half that time.
+pub const MAX_ROW_BYTES: usize = 16 << 20;
 
 /// The rows of each entity that was materialized last, and how far each view was materialized.
 ///
@@ -144,6 +145,19 @@ pub struct ViewState {
     /// Ranges that were materialized beyond a gap.
     #[serde(default)]
     pub pending: Vec<(i64, i64)>,
+    /// Materializations that have begun and not ended: some of their rows may be there already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub begun: Vec<Begun>,
+}
+
+/// A materialization that has begun. It is written before the first row, so that a store that is
+/// emptied meanwhile is not taken for a filled one at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// Tells it from every other.
+    pub id: String,
+    /// Up to where it materializes, in microseconds since 1970.
+    pub end: i64,
 }
 
 impl ViewState {
@@ -233,7 +247,11 @@ mod tests {
 
     #[test]
     fn a_state_is_materialized_when_any_range_is() {
-        let state = |watermark, pending| ViewState { watermark, pending };
+        let state = |watermark, pending| ViewState {
+            watermark,
+            pending,
+            begun: vec![],
+        };
         assert!(!state(None, vec![]).is_materialized());
         assert!(state(Some(0), vec![]).is_materialized());
         assert!(state(None, vec![(1, 2)]).is_materialized());

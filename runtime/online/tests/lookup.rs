@@ -19,7 +19,7 @@ use unskew_core::plan::{FeaturePlan, Lookup, SEMANTICS};
 use unskew_core::row::{encode, encode_key};
 use unskew_core::types::{DataType, Field, ScalarType, UTC};
 use unskew_core::view::{JoinKey, Source, View};
-use unskew_online::lookup::{Joiner, join};
+use unskew_online::lookup::Joiner;
 use unskew_online::{
     Held, OnlineError, OnlineStore, PutSummary, StoredRow, ViewKey, ViewState, Wanted,
 };
@@ -139,6 +139,7 @@ async fn materialized(store: &Store, key: &ViewKey) {
     let state = ViewState {
         watermark: Some(0),
         pending: vec![],
+        begun: vec![],
     };
     assert!(store.update_state(key, None, &state).await.unwrap());
 }
@@ -206,16 +207,10 @@ async fn a_joined_batch_holds_what_was_found(store: Store) {
         strings(&[Some("LAX"), Some(""), None, Some("JFK")]),
     ];
     let plan = flights();
-    let batch = join(
-        &plan,
-        PROJECT,
-        &*store,
-        &instants(0..4),
-        &keys,
-        &[minutes(4)],
-    )
-    .await
-    .unwrap();
+    let batch = Joiner::new(&plan, PROJECT)
+        .join(&*store, &instants(0..4), &keys, &[minutes(4)])
+        .await
+        .unwrap();
     assert_eq!(batch.schema(), plan.layout().schema);
     let names = ["origin:@found", "origin:latitude", "origin:name"];
     let names = names
@@ -299,7 +294,8 @@ async fn every_type_comes_back_by_bits(store: Store) {
         vec![lookup("mixed", &view, &[1, 0], &[0, 1, 2, 3])],
     );
     let [k, l] = keys;
-    let batch = join(&plan, PROJECT, &*store, &instants(0..5), &[l, k], &[])
+    let batch = Joiner::new(&plan, PROJECT)
+        .join(&*store, &instants(0..5), &[l, k], &[])
         .await
         .unwrap();
     for (name, expected) in names.iter().zip(&features) {
@@ -390,16 +386,10 @@ async fn each_row_is_fetched_once_and_all_at_once(store: Store) {
 
 async fn found(store: &Store, plan: &FeaturePlan, name: &str, keys: &[ArrayRef]) -> Vec<u8> {
     let rows = keys[0].len();
-    let batch = join(
-        plan,
-        PROJECT,
-        &**store,
-        &instants(0..rows as i64),
-        keys,
-        &[minutes(rows)],
-    )
-    .await
-    .unwrap();
+    let batch = Joiner::new(plan, PROJECT)
+        .join(&**store, &instants(0..rows as i64), keys, &[minutes(rows)])
+        .await
+        .unwrap();
     let found = batch.column_by_name(name).unwrap();
     let found = found.as_any().downcast_ref::<UInt8Array>().unwrap();
     let nulls = batch
@@ -429,6 +419,7 @@ async fn a_view_without_state_is_not_materialized_whatever_it_holds(store: Store
     let state = ViewState {
         watermark: None,
         pending: vec![(5, 6)],
+        begun: vec![],
     };
     let none = ViewState::default();
     assert!(store.update_state(&key, Some(&none), &state).await.unwrap());
@@ -464,16 +455,10 @@ async fn a_view_of_one_row_for_everybody(store: Store) {
 async fn no_rows_make_an_empty_batch(store: Store) {
     let keys = [strings(&[]), strings(&[])];
     let plan = flights();
-    let batch = join(
-        &plan,
-        PROJECT,
-        &*store,
-        &instants(0..0),
-        &keys,
-        &[minutes(0)],
-    )
-    .await
-    .unwrap();
+    let batch = Joiner::new(&plan, PROJECT)
+        .join(&*store, &instants(0..0), &keys, &[minutes(0)])
+        .await
+        .unwrap();
     assert_eq!(batch.schema(), plan.layout().schema);
     assert_eq!(batch.num_rows(), 0);
 }
@@ -489,7 +474,7 @@ async fn a_plan_without_lookups(store: Store) {
         vec![],
     );
     let (instants, request) = (instants(0..2), [minutes(2)]);
-    let batch = in_a_task(join(&plan, PROJECT, &*store, &instants, &[], &request))
+    let batch = in_a_task(Joiner::new(&plan, PROJECT).join(&*store, &instants, &[], &request))
         .await
         .unwrap();
     assert_eq!((batch.num_rows(), batch.num_columns()), (2, 2));
@@ -506,16 +491,10 @@ async fn a_damaged_row_is_named(store: Store) {
         .await
         .unwrap();
     let keys = [strings(&[Some("JFK"), Some("LAX")]), strings(&[None, None])];
-    let error = join(
-        &flights(),
-        PROJECT,
-        &*store,
-        &instants(0..2),
-        &keys,
-        &[minutes(2)],
-    )
-    .await
-    .unwrap_err();
+    let error = Joiner::new(&flights(), PROJECT)
+        .join(&*store, &instants(0..2), &keys, &[minutes(2)])
+        .await
+        .unwrap_err();
     let message = error.to_string();
     assert!(matches!(error, OnlineError::DamagedRow { .. }), "{message}");
     assert!(
@@ -544,7 +523,8 @@ async fn a_damaged_row_is_named_by_a_key_of_any_type(store: Store) {
     let fields = keys.iter().map(|(name, scalar)| field(name, *scalar));
     let lookups = vec![lookup("events", &view, &[0, 1, 2], &[])];
     let plan = plan(fields.collect(), vec![], lookups);
-    let error = join(&plan, PROJECT, &*store, &instants([0]), &columns, &[])
+    let error = Joiner::new(&plan, PROJECT)
+        .join(&*store, &instants([0]), &columns, &[])
         .await
         .unwrap_err()
         .to_string();
@@ -558,7 +538,8 @@ async fn columns_that_do_not_fit_are_refused(store: Store) {
     let plan = flights();
     let text = || strings(&[Some("JFK")]);
     let refuse = async |keys: Vec<ArrayRef>, request: Vec<ArrayRef>| {
-        let error = join(&plan, PROJECT, &*store, &instants(0..1), &keys, &request)
+        let error = Joiner::new(&plan, PROJECT)
+            .join(&*store, &instants(0..1), &keys, &request)
             .await
             .unwrap_err();
         assert!(matches!(error, OnlineError::Columns(_)), "{error}");
@@ -579,16 +560,10 @@ async fn columns_that_do_not_fit_are_refused(store: Store) {
     refuse(vec![text(), text()], vec![]).await;
     // An instant that is null.
     let null = TimestampMicrosecondArray::from(vec![None]).with_timezone(UTC);
-    let error = join(
-        &plan,
-        PROJECT,
-        &*store,
-        &null,
-        &[text(), text()],
-        &[minutes(1)],
-    )
-    .await
-    .unwrap_err();
+    let error = Joiner::new(&plan, PROJECT)
+        .join(&*store, &null, &[text(), text()], &[minutes(1)])
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("event_timestamp"), "{error}");
 }
 

@@ -7,7 +7,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use common::{one_row, row, view};
-use unskew_online::{OnlineError, OnlineSettings, OnlineStore, StoredRow, ViewState, connect};
+use unskew_online::{
+    MAX_ROW_BYTES, OnlineError, OnlineSettings, OnlineStore, StoredRow, ViewState, connect,
+};
 use unskew_test_redis::RedisServer;
 
 fn store(url: &str) -> Arc<dyn OnlineStore> {
@@ -67,6 +69,51 @@ async fn a_write_sets_the_expiry_and_an_equal_one_refreshes_it() {
 }
 
 #[tokio::test]
+async fn rows_as_large_as_may_be_are_written_and_compared_in_time() {
+    let server = RedisServer::start();
+    let store = store(&server.url());
+    let v = view("v");
+    let put = async |rows: Vec<StoredRow>| store.put(&v, rows).await.unwrap();
+    // The difference is in the last byte.
+    let mut value = vec![7; MAX_ROW_BYTES];
+    let old = put(vec![row(b"k", &value)]).await;
+    let same = put(vec![row(b"k", &value)]).await;
+    value[MAX_ROW_BYTES - 1] = 8;
+    let new = put(vec![row(b"k", &value)]).await;
+    assert_eq!((old.written, same.kept, new.written), (1, 1, 1));
+    let held = one_row(&*store, &v, b"k").await.unwrap();
+    assert!(held == value);
+    // Many at once are sent one after the other.
+    value.truncate(MAX_ROW_BYTES / 4);
+    let rows = (0..8_u8).map(|key| row(&[key], &value)).collect();
+    assert_eq!(put(rows).await.written, 8);
+}
+
+#[tokio::test]
+async fn rows_are_compared_across_pages() {
+    let server = RedisServer::start();
+    let store = store(&server.url());
+    // The script compares pages of 4096 bytes, then words of 4, then bytes.
+    for (case, at) in [0, 1, 4094, 4095, 4096, 8190, 8191, 8192, 8195, 8196]
+        .into_iter()
+        .enumerate()
+    {
+        let v = view(&format!("v{case}"));
+        let put = async |value: &[u8]| store.put(&v, vec![row(b"k", value)]).await.unwrap();
+        let mut value = vec![0x80; 8197];
+        assert_eq!(put(&value).await.written, 1);
+        value[at] = 0x7f;
+        assert_eq!(put(&value).await.kept, 1, "{at}");
+        value[at] = 0xff;
+        assert_eq!(put(&value).await.written, 1, "{at}");
+        assert_eq!(put(&value[..8196]).await.kept, 1, "{at}");
+        value.push(0);
+        assert_eq!(put(&value).await.written, 1, "{at}");
+        assert!(one_row(&*store, &v, b"k").await.unwrap() == value);
+    }
+}
+
+#[tokio::test]
 async fn a_row_whose_time_to_be_forgotten_has_passed_is_forgotten() {
     let server = RedisServer::start();
     let store = store(&server.url());
@@ -85,6 +132,7 @@ async fn a_server_that_is_down_is_unavailable_and_comes_back() {
     let state = ViewState {
         watermark: Some(1),
         pending: vec![],
+        begun: vec![],
     };
     for _ in 0..3 {
         store.put(&v, vec![row(b"k", b"row")]).await.unwrap();
@@ -183,6 +231,7 @@ async fn an_emptied_store_has_no_state() {
     let state = ViewState {
         watermark: Some(1),
         pending: vec![],
+        begun: vec![],
     };
     assert!(store.update_state(&view("v"), None, &state).await.unwrap());
     let _: () = command(&server, &["FLUSHALL"]).await;

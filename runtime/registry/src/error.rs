@@ -11,13 +11,15 @@ pub enum RegistryError {
         /// Why.
         source: std::io::Error,
     },
-    /// What lies below it cannot be read or written.
-    #[error("the registry `{place}`: {source}")]
-    Store {
-        /// The folder.
-        place: String,
+    /// What lies in it cannot be read or written.
+    #[error("cannot {action} the registry's `{file}`: {source}")]
+    File {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file or folder.
+        file: String,
         /// Why.
-        source: object_store::Error,
+        source: std::io::Error,
     },
     /// A file of it is not what it should be.
     #[error("the registry's file `{file}` is damaged: {message}")]

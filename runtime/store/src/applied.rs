@@ -35,14 +35,14 @@ pub struct Applied {
 }
 
 impl Applied {
-    pub(crate) async fn load(
+    pub(crate) fn load(
         store: &FeatureStore,
         registry: &Registry,
         state: State,
     ) -> Result<Self, StoreError> {
         let mut components = BTreeMap::new();
         for digest in state.project.components() {
-            let bytes = registry.component(&digest).await?;
+            let bytes = registry.component(&digest)?;
             let engine = store.engine()?;
             let component = engine
                 .load(&bytes)

@@ -10,9 +10,10 @@ use unskew_core::definitions::Definitions;
 use unskew_core::digest::Digest;
 use unskew_core::project::Project;
 use unskew_core::resolve::{Surroundings, resolve};
-use unskew_core::view::Source;
+use unskew_engine::Verified;
 use unskew_registry::{RegistryError, State};
 
+use crate::difference::difference;
 use crate::error::StoreError;
 use crate::feature_store::FeatureStore;
 use crate::files;
@@ -27,6 +28,12 @@ pub trait ApplyWatch: Send + Sync {
     /// The component of a transformation is being verified.
     fn verifying(&self, transformation: &str) {
         let _ = transformation;
+    }
+
+    /// A transformation is sound as far as can be told, and hardly what its author wants; the
+    /// message is a sentence that names it.
+    fn warn(&self, transformation: &str, message: &str) {
+        let _ = (transformation, message);
     }
 }
 
@@ -63,6 +70,8 @@ pub struct Change {
     pub name: String,
     /// What becomes of it.
     pub change: ChangeKind,
+    /// Of an updated one: the fields that differ, with both values where they are short.
+    pub details: Vec<String>,
 }
 
 /// What becomes of a definition.
@@ -95,30 +104,29 @@ impl FeatureStore {
     /// # Errors
     /// As `apply`.
     pub async fn plan(&self, watch: &dyn ApplyWatch) -> Result<Changes, StoreError> {
-        let current = self.registry()?.current().await?;
+        let current = self.registry()?.current()?;
         let resolved = self.resolve(current.as_ref(), watch).await?;
         Ok(changes(current.as_ref(), &resolved.project))
     }
 
-    /// Builds, verifies and registers all definitions.
+    /// Builds, verifies and registers all definitions. Also when nothing changes, components that
+    /// the registry has lost are put back.
     ///
     /// # Errors
     /// Definitions are wrong (all that is wrong is reported), or the registry cannot be changed;
     /// nothing is changed then.
     pub async fn apply(&self, watch: &dyn ApplyWatch) -> Result<Changes, StoreError> {
         let registry = self.registry()?;
-        let mut current = registry.current().await?;
+        let mut current = registry.current()?;
         let resolved = self.resolve(current.as_ref(), watch).await?;
         let components: Vec<Bytes> = resolved.components.into_values().collect();
         for _ in 0..ATTEMPTS {
             let changes = changes(current.as_ref(), &resolved.project);
             if !changes.any() {
+                registry.restore(&components)?;
                 return Ok(changes);
             }
-            match registry
-                .commit(current.as_ref(), &resolved.project, &components)
-                .await
-            {
+            match registry.commit(current.as_ref(), &resolved.project, &components) {
                 Ok(state) => {
                     return Ok(Changes {
                         state: state.number,
@@ -126,7 +134,7 @@ impl FeatureStore {
                     });
                 }
                 // Somebody else was first: what changes is what differs from theirs.
-                Err(RegistryError::Conflict { .. }) => current = registry.current().await?,
+                Err(RegistryError::Conflict { .. }) => current = registry.current()?,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -143,20 +151,11 @@ impl FeatureStore {
         if let Some(state) = current {
             self.check_project(&state.project.name)?;
         }
-        let definitions = Definitions::read(&self.definition_files()?)?;
+        let definitions = Definitions::read(&self.definition_files()?);
         let mut surroundings = Surroundings::default();
         for source in &definitions.sources {
             let shape = &source.value;
-            let source = Source {
-                name: shape.name.clone(),
-                path: shape.path.clone(),
-                timestamp_field: shape.timestamp_field.clone(),
-                created_timestamp_column: shape.created_timestamp_column.clone(),
-                point_in_time: shape.point_in_time,
-                late_by: 0,
-                columns: shape.columns.clone(),
-            };
-            let schema = self.offline().source_schema(&source).await;
+            let schema = self.offline().source_schema(&shape.name, &shape.path).await;
             let schema = schema
                 .map(|schema| schema.as_ref().clone())
                 .map_err(|error| error.to_string());
@@ -221,12 +220,35 @@ impl FeatureStore {
             watch.verifying(transformation);
             let verify =
                 move || unskew_engine::verify(&component).map_err(|error| error.to_string());
-            tokio::task::spawn_blocking(verify)
+            let verified = tokio::task::spawn_blocking(verify)
                 .await
                 .map_err(|error| error.to_string())??;
+            if let Some(message) = doubt(transformation, &verified) {
+                watch.warn(transformation, &message);
+            }
         }
         Ok((bytes, digest, description))
     }
+}
+
+/// What is to be said about a component that failed on every row that it was tried on.
+fn doubt(transformation: &str, verified: &Verified) -> Option<String> {
+    let Verified {
+        rows,
+        failed,
+        first,
+    } = verified;
+    let first = first.as_ref().filter(|_| failed == rows)?;
+    // What Rust's standard library says on a platform without a clock.
+    let hint = if first.contains("time not implemented") {
+        "; a component has no clock, random numbers or network: bind an input to \
+         `event_timestamp` for the time"
+    } else {
+        ""
+    };
+    Some(format!(
+        "`{transformation}` failed on all {rows} generated rows, first: {first}{hint}"
+    ))
 }
 
 /// What differs between the registry's state and `project`.
@@ -265,7 +287,7 @@ fn changes(current: Option<&State>, project: &Project) -> Changes {
     }
 }
 
-fn compare<T: PartialEq>(
+fn compare<T: PartialEq + Serialize>(
     kind: &'static str,
     before: &BTreeMap<String, T>,
     after: &BTreeMap<String, T>,
@@ -273,16 +295,46 @@ fn compare<T: PartialEq>(
 ) {
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     for name in names {
-        let change = match (before.get(name), after.get(name)) {
-            (None, _) => ChangeKind::Created,
-            (_, None) => ChangeKind::Deleted,
-            (Some(before), Some(after)) if before == after => ChangeKind::Unchanged,
-            _ => ChangeKind::Updated,
+        let (change, details) = match (before.get(name), after.get(name)) {
+            (None, _) => (ChangeKind::Created, Vec::new()),
+            (_, None) => (ChangeKind::Deleted, Vec::new()),
+            (Some(before), Some(after)) if before == after => (ChangeKind::Unchanged, Vec::new()),
+            (Some(before), Some(after)) => (ChangeKind::Updated, difference(before, after)),
         };
         objects.push(Change {
             kind,
             name: name.clone(),
             change,
+            details,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_component_that_always_fails_is_doubted() {
+        let verified = |failed, first: &str| Verified {
+            rows: 256,
+            failed,
+            first: Some(first.to_owned()),
+        };
+        assert_eq!(doubt("pickup", &verified(255, "no")), None);
+        assert_eq!(
+            doubt("pickup", &verified(256, "no")).unwrap(),
+            "`pickup` failed on all 256 generated rows, first: no"
+        );
+        assert_eq!(
+            doubt(
+                "pickup",
+                &verified(256, "panicked: time not implemented on this platform")
+            )
+            .unwrap(),
+            "`pickup` failed on all 256 generated rows, first: panicked: time not implemented on \
+             this platform; a component has no clock, random numbers or network: bind an input to \
+             `event_timestamp` for the time"
+        );
     }
 }

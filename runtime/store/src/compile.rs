@@ -15,6 +15,9 @@ use crate::sdk::write_sdk;
 /// The target for which guests are built.
 const TARGET: &str = "wasm32-unknown-unknown";
 
+/// The beginning of the name of the custom section that wit-bindgen writes for the contract.
+const CONTRACT_SECTION: &[u8] = b"component-type";
+
 /// A component that was built.
 #[derive(Clone, Debug)]
 pub struct Built {
@@ -47,16 +50,20 @@ pub fn build_component(root: &Path, folder: &Path) -> Result<Built, StoreError> 
     check_toolchain().map_err(refuse)?;
     let core = compile(root, &manifest).map_err(refuse)?;
     let module = read(&core)?;
+    let no_function =
+        "it needs one function with `#[transform(on_demand)]` or `#[transform(batch)]`";
+    // Without it the module exports nothing of the contract.
+    if !module
+        .windows(CONTRACT_SECTION.len())
+        .any(|bytes| bytes == CONTRACT_SECTION)
+    {
+        return Err(refuse(format!("it is no transformation: {no_function}")));
+    }
     let component = ComponentEncoder::default()
         .validate(true)
         .module(&module)
         .and_then(|mut encoder| encoder.encode())
-        .map_err(|error| {
-            refuse(format!(
-                "it is no transformation: {error:#}; it needs one function with \
-                 `#[transform(on_demand)]` or `#[transform(batch)]`"
-            ))
-        })?;
+        .map_err(|error| refuse(format!("it is no transformation: {error:#}; {no_function}")))?;
     let name = core
         .file_stem()
         .map(|stem| stem.to_string_lossy().into_owned())
@@ -141,9 +148,15 @@ fn compile(root: &Path, manifest: &Path) -> Result<PathBuf, String> {
         .output()
         .map_err(|error| format!("cargo could not be started: {error}"))?;
     if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr)
-            .trim_end()
-            .to_owned());
+        let message = String::from_utf8_lossy(&output.stderr);
+        if message.contains("cabi_post_unskew") && message.contains("already defined") {
+            return Err(
+                "it has two functions with `#[transform]`; a package is one transformation: \
+                        put the other into a package of its own"
+                    .to_owned(),
+            );
+        }
+        return Err(message.trim_end().to_owned());
     }
     String::from_utf8_lossy(&output.stdout)
         .lines()

@@ -59,6 +59,14 @@ pub enum StoreError {
         /// Why, in the toolchain's words or with what to install.
         message: String,
     },
+    /// A training set cannot be written there.
+    #[error("cannot write a training set to `{}`: {why}", out.display())]
+    Out {
+        /// Where.
+        out: PathBuf,
+        /// Why, and what would be valid.
+        why: String,
+    },
     /// The registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -137,14 +145,36 @@ pub enum StoreError {
     },
     /// The parity of views with a gap cannot be told.
     #[error(
-        "view `{view}` is materialized with a gap, from {} to {}; run `unskew materialize START END` \
-         over it", gap.0.map_or_else(|| "the beginning".to_owned(), time::format), time::format(gap.1)
+        "view `{view}` is materialized with a gap, from {} to {}; run `unskew \
+         materialize-incremental {}`", gap.0.map_or_else(|| "the beginning".to_owned(), time::format),
+        time::format(gap.1), time::format(gap.1)
     )]
     Gap {
         /// The view.
         view: String,
         /// From (exclusive; `None`: the beginning) and to.
         gap: (Option<i64>, i64),
+    },
+    /// The parity of a view that is being materialized cannot be told.
+    #[error(
+        "a materialization of view `{view}` up to {} has begun and not ended, so the online store \
+         holds some of its rows; wait for it, or run `unskew materialize-incremental {}`",
+        time::format(*end), time::format(*end)
+    )]
+    Unfinished {
+        /// The view.
+        view: String,
+        /// Up to where it goes, in microseconds since 1970.
+        end: i64,
+    },
+    /// The online store was emptied while rows were written to it.
+    #[error(
+        "the online store was emptied while view `{view}` was materialized, so it does not hold all \
+         rows; run `unskew materialize-incremental END` again"
+    )]
+    Emptied {
+        /// The view.
+        view: String,
     },
     /// An instant before what the store holds.
     #[error(

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use unskew_core::definitions::{FileText, OnlineStore as OnlineShape, PROJECT_FILE, Settings};
-use unskew_engine::Engine;
+use unskew_engine::{Engine, EngineError};
 use unskew_online::{OnlineSettings, OnlineStore};
-use unskew_registry::Registry;
+use unskew_registry::{Registry, State};
 
 use crate::applied::Applied;
 use crate::compile::{self, Built};
@@ -111,7 +111,16 @@ impl FeatureStore {
             cache: Some(self.inner.root.join(".unskew/compiled")),
             ..unskew_engine::Settings::default()
         };
-        let engine = Engine::new(&settings)?;
+        let engine = match Engine::new(&settings) {
+            // A repository that is read-only, or another user's: what is compiled is not kept.
+            Err(EngineError::Cache { .. } | EngineError::CacheOfAnother { .. }) => {
+                Engine::new(&unskew_engine::Settings {
+                    cache: None,
+                    ..settings
+                })?
+            }
+            engine => engine?,
+        };
         Ok(self.inner.engine.get_or_init(|| engine))
     }
 
@@ -133,18 +142,40 @@ impl FeatureStore {
         Ok(Arc::clone(self.inner.online.get_or_init(|| online)))
     }
 
-    /// The registry's current state, its components loaded.
+    /// The registry's current state.
     ///
     /// # Errors
     /// Nothing is applied yet, or it cannot be read.
-    pub async fn applied(&self) -> Result<Arc<Applied>, StoreError> {
-        let registry = self.registry()?;
-        let state = registry
-            .current()
-            .await?
+    pub fn state(&self) -> Result<State, StoreError> {
+        let state = self
+            .registry()?
+            .current()?
             .ok_or(StoreError::NothingApplied)?;
         self.check_project(&state.project.name)?;
-        Ok(Arc::new(Applied::load(self, &registry, state).await?))
+        Ok(state)
+    }
+
+    /// The registry's current state, its components loaded.
+    ///
+    /// # Errors
+    /// As [`Self::state`]; or a component cannot be loaded.
+    pub async fn applied(&self) -> Result<Arc<Applied>, StoreError> {
+        let state = self.state()?;
+        Ok(Arc::new(Applied::load(self, &self.registry()?, state)?))
+    }
+
+    /// What was applied before the state with this number, its components loaded; `None` if
+    /// nothing was.
+    ///
+    /// # Errors
+    /// It cannot be read, or a component cannot be loaded.
+    pub fn applied_before(&self, number: u64) -> Result<Option<Arc<Applied>>, StoreError> {
+        let registry = self.registry()?;
+        let Some(state) = registry.before(number)? else {
+            return Ok(None);
+        };
+        self.check_project(&state.project.name)?;
+        Ok(Some(Arc::new(Applied::load(self, &registry, state)?)))
     }
 
     pub(crate) fn check_project(&self, found: &str) -> Result<(), StoreError> {

@@ -14,6 +14,7 @@
 mod applied;
 mod apply;
 mod compile;
+mod difference;
 mod error;
 mod feature_store;
 mod files;

@@ -13,7 +13,7 @@ use unskew_core::view::View;
 use unskew_offline::{
     Covered, LatestRows, LatestRowsRequest, Offline, Progress, RowSink, Selection,
 };
-use unskew_online::{OnlineStore, StoredRow, ViewKey, ViewState, expires_at};
+use unskew_online::{Begun, OnlineStore, StoredRow, ViewKey, ViewState, expires_at};
 
 use crate::applied::Applied;
 use crate::error::StoreError;
@@ -87,6 +87,8 @@ pub struct ViewStatus {
     pub watermark: Option<i64>,
     /// What was not materialized, although something later was.
     pub gaps: Vec<Gap>,
+    /// Up to where a materialization goes that has begun and not ended, or was cut off.
+    pub unfinished: Option<i64>,
 }
 
 /// How often a watermark is written again when somebody else writes it at the same time.
@@ -139,15 +141,13 @@ impl FeatureStore {
     /// # Errors
     /// Nothing is applied, or the online store is unavailable.
     pub async fn status(&self) -> Result<Vec<ViewStatus>, StoreError> {
-        let applied = self.applied().await?;
+        let project = self.state()?.project;
         let online = self.online()?;
         let mut all = Vec::new();
-        for defined in applied.project().views.values() {
+        for defined in project.views.values() {
             let view = &defined.value.view;
             let state = if view.online {
-                online
-                    .state(&ViewKey::of(&applied.project().name, view))
-                    .await?
+                online.state(&ViewKey::of(&project.name, view)).await?
             } else {
                 None
             };
@@ -157,6 +157,7 @@ impl FeatureStore {
                 online: view.online,
                 watermark: state.as_ref().and_then(|state| state.watermark),
                 gaps: state.as_ref().map(gaps).unwrap_or_default(),
+                unfinished: state.as_ref().and_then(unfinished),
             });
         }
         Ok(all)
@@ -208,11 +209,15 @@ struct Work<'a> {
 
 impl Work<'_> {
     async fn run(&self, span: MaterializeSpan) -> Result<Materialized, StoreError> {
-        let before = self.online.state(&self.key).await?;
-        let watermark = before.as_ref().and_then(|state| state.watermark);
+        let begun = Begun {
+            id: run_id(self.now),
+            end: span.end(),
+        };
+        let before = self.begin(&begun).await?;
+        let watermark = before.watermark;
         let covered = Covered {
             watermark,
-            ranges: before.map(|state| state.pending).unwrap_or_default(),
+            ranges: before.pending,
         };
         let end = span.end();
         let since = watermark.map(|watermark| Selection::Since { watermark, end });
@@ -238,7 +243,7 @@ impl Work<'_> {
         {
             self.write(since, &covered, &written).await?;
         }
-        let state = self.record(start, end, is_gap).await?;
+        let state = self.end(&begun, start, is_gap).await?;
         Ok(Materialized {
             view: self.view.name.clone(),
             rows_read: latest.read,
@@ -280,28 +285,75 @@ impl Work<'_> {
             .await?)
     }
 
-    /// Writes how far the view is materialized now: only after its rows.
-    async fn record(
-        &self,
-        start: Option<i64>,
-        end: i64,
-        is_gap: bool,
-    ) -> Result<ViewState, StoreError> {
+    /// Writes, before the first row, that this run has begun; gives the state before it.
+    async fn begin(&self, begun: &Begun) -> Result<ViewState, StoreError> {
         for _ in 0..ATTEMPTS {
             let before = self.online.state(&self.key).await?;
-            let after = advanced(before.clone().unwrap_or_default(), start, end, is_gap);
+            let mut after = before.clone().unwrap_or_default();
+            after.begun.push(begun.clone());
             if self
                 .online
                 .update_state(&self.key, before.as_ref(), &after)
                 .await?
             {
+                return Ok(before.unwrap_or_default());
+            }
+        }
+        Err(self.contended())
+    }
+
+    /// Writes, after the last row, how far the view is materialized now.
+    async fn end(
+        &self,
+        begun: &Begun,
+        start: Option<i64>,
+        is_gap: bool,
+    ) -> Result<ViewState, StoreError> {
+        for _ in 0..ATTEMPTS {
+            let Some(before) = self.online.state(&self.key).await? else {
+                return Err(self.emptied());
+            };
+            if !before.begun.contains(begun) {
+                // Another run that went as far has ended and counted this one as its own; else the
+                // store was emptied, and what it holds is less than this run believes.
+                return match before.watermark {
+                    Some(watermark) if watermark >= begun.end => Ok(before),
+                    _ => Err(self.emptied()),
+                };
+            }
+            let after = advanced(before.clone(), begun, start, is_gap);
+            if self
+                .online
+                .update_state(&self.key, Some(&before), &after)
+                .await?
+            {
                 return Ok(after);
             }
         }
-        Err(StoreError::Contended {
-            what: format!("the watermark of view `{}`", self.view.name),
-        })
+        Err(self.contended())
     }
+
+    fn contended(&self) -> StoreError {
+        StoreError::Contended {
+            what: format!("the watermark of view `{}`", self.view.name),
+        }
+    }
+
+    fn emptied(&self) -> StoreError {
+        StoreError::Emptied {
+            view: self.view.name.clone(),
+        }
+    }
+}
+
+/// A name for a run that no other has: another process, or another run of this one.
+fn run_id(now: i64) -> String {
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    format!(
+        "{now}-{}-{}",
+        std::process::id(),
+        RUNS.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// Hands rows on to the online store.
@@ -336,13 +388,15 @@ impl RowSink for Sink {
     }
 }
 
-/// The state after the rows from `start` (`None`: from the watermark) to `end` were written, where
-/// `is_gap` says that rows before `start` were not.
-fn advanced(before: ViewState, start: Option<i64>, end: i64, is_gap: bool) -> ViewState {
+/// The state after a run has written its rows from `start` (`None`: from the watermark), where
+/// `is_gap` says that rows before `start` were not written.
+fn advanced(before: ViewState, begun: &Begun, start: Option<i64>, is_gap: bool) -> ViewState {
     let ViewState {
         mut watermark,
         mut pending,
+        begun: mut runs,
     } = before;
+    let end = begun.end;
     match start {
         Some(start) if is_gap => pending.push((start, end)),
         _ => watermark = watermark.max(Some(end)),
@@ -360,10 +414,23 @@ fn advanced(before: ViewState, start: Option<i64>, end: i64, is_gap: bool) -> Vi
             left.push((start, end));
         }
     }
+    // A run that was cut off is made good by one that went as far.
+    runs.retain(|run| run.id != begun.id && watermark.is_none_or(|watermark| run.end > watermark));
     ViewState {
         watermark,
         pending: left,
+        begun: runs,
     }
+}
+
+/// Up to where a run goes that has begun and not ended, beyond the watermark.
+pub(crate) fn unfinished(state: &ViewState) -> Option<i64> {
+    state
+        .begun
+        .iter()
+        .map(|run| run.end)
+        .filter(|end| Some(*end) > state.watermark)
+        .max()
 }
 
 /// What was not materialized, although something later was.
@@ -383,6 +450,14 @@ mod tests {
         ViewState {
             watermark,
             pending: pending.to_vec(),
+            begun: Vec::new(),
+        }
+    }
+
+    fn run(end: i64) -> Begun {
+        Begun {
+            id: format!("run to {end}"),
+            end,
         }
     }
 
@@ -446,11 +521,40 @@ mod tests {
         ];
         for (before, start, end, is_gap, after) in cases {
             assert_eq!(
-                advanced(before.clone(), start, end, is_gap),
+                advanced(before.clone(), &run(end), start, is_gap),
                 after,
                 "{before:?} {start:?} {end}"
             );
         }
+    }
+
+    #[test]
+    fn a_run_that_was_cut_off_is_unfinished_until_another_goes_as_far() {
+        let cut = ViewState {
+            begun: vec![run(20)],
+            ..state(Some(10), &[])
+        };
+        assert_eq!(unfinished(&cut), Some(20));
+        let short = advanced(
+            ViewState {
+                begun: vec![run(20), run(15)],
+                ..cut.clone()
+            },
+            &run(15),
+            None,
+            false,
+        );
+        assert_eq!((short.watermark, unfinished(&short)), (Some(15), Some(20)));
+        let far = advanced(
+            ViewState {
+                begun: vec![run(20), run(25)],
+                ..cut
+            },
+            &run(25),
+            None,
+            false,
+        );
+        assert_eq!(far, state(Some(25), &[]));
     }
 
     #[test]

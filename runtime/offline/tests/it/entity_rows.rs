@@ -133,6 +133,53 @@ async fn csv_fields_are_read_in_the_types_of_the_plan_and_others_as_they_look() 
 }
 
 #[tokio::test]
+async fn csv_fields_that_another_type_would_change_stay_text() {
+    let repository = Repository::new();
+    for (fields, expected) in [
+        (
+            vec!["1", "-2", "", "0", "9223372036854775807"],
+            ArrowType::Int64,
+        ),
+        (vec!["00712"], ArrowType::Utf8),
+        (vec!["712", "", "00"], ArrowType::Utf8),
+        (vec!["-07"], ArrowType::Utf8),
+        (vec!["-0"], ArrowType::Utf8),
+        (vec!["+1"], ArrowType::Utf8),
+        (vec![" 1"], ArrowType::Utf8),
+        (vec!["9223372036854775808"], ArrowType::Utf8),
+        (
+            vec!["0.5", "-0.25", ".5", "1e9", "3", "0", "NaN"],
+            ArrowType::Float64,
+        ),
+        (vec!["1.5", "00712"], ArrowType::Utf8),
+        (vec!["00.5"], ArrowType::Utf8),
+        (vec!["-01.5"], ArrowType::Utf8),
+        (vec!["1.5", "9007199254740992"], ArrowType::Float64),
+        (vec!["1.5", "9007199254740993"], ArrowType::Utf8),
+        (vec!["true", "False"], ArrowType::Boolean),
+        (vec!["2001-02-28"], ArrowType::Date32),
+        // It looks like a date.
+        (vec!["2001-02-29"], ArrowType::Utf8),
+    ] {
+        // What decides comes late, after the first batch that is read.
+        let lines = std::iter::repeat_n(fields[0], 9_000).chain(fields.iter().copied());
+        let rows: String = lines
+            .map(|field| format!("a,2001-03-01,1,,{field}\n"))
+            .collect();
+        let text = format!("id,event_timestamp,n,tags,own\n{rows}");
+        let path = repository.write_text("rows.csv", &text);
+        let rows = repository
+            .offline
+            .read_entity_rows(&a_plan(), &path)
+            .await
+            .unwrap();
+        assert_eq!(rows.num_rows(), 9_000 + fields.len());
+        let own = rows.schema().field_with_name("own").unwrap();
+        assert_eq!(own.data_type(), &expected, "{fields:?}");
+    }
+}
+
+#[tokio::test]
 async fn csv_errors_name_file_column_row_and_value() {
     let repository = Repository::new();
     let header = "id,event_timestamp,n,tags\n";

@@ -208,11 +208,7 @@ async fn files_may_hold_a_column_in_types_that_join() {
     for (index, file) in files.iter().enumerate() {
         repository.write(&format!("d/{index}.parquet"), file);
     }
-    let schema = repository
-        .offline
-        .source_schema(&view("d").source)
-        .await
-        .unwrap();
+    let schema = repository.offline.source_schema("d", "d").await.unwrap();
     let types: Vec<_> = schema
         .fields()
         .iter()
@@ -259,7 +255,7 @@ async fn files_that_disagree_about_a_type_are_an_error_for_those_who_read_it() {
     view.features.clear();
     repository
         .offline
-        .source_schema(&view.source)
+        .source_schema(&view.source.name, &view.source.path)
         .await
         .unwrap();
     let scan = repository
@@ -358,7 +354,7 @@ async fn int96_timestamps_reach_beyond_2262() {
     view.source.created_timestamp_column = None;
     let schema = repository
         .offline
-        .source_schema(&view.source)
+        .source_schema(&view.source.name, &view.source.path)
         .await
         .unwrap();
     let data_type = schema.field_with_name("at").unwrap().data_type().clone();

@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use unskew_core::sample::Sample;
 
 use crate::error::OnlineError;
 use crate::key::ViewKey;
-use crate::sample::Sample;
 use crate::store::{Held, OnlineStore, PutSummary, StoredRow, ViewState, Wanted, check_sizes};
 use environment::Environment;
 use layout::Kind;

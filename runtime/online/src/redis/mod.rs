@@ -12,10 +12,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use redis::{Pipeline, Script, ScriptInvocation};
+use tokio::sync::Semaphore;
+use unskew_core::sample::Sample;
 
 use crate::error::OnlineError;
 use crate::key::ViewKey;
-use crate::sample::Sample;
 use crate::store::{Held, OnlineStore, PutSummary, StoredRow, ViewState, Wanted, check_sizes};
 use keys::RowKeys;
 use link::Link;
@@ -29,6 +30,9 @@ const ROWS: usize = 128;
 const BYTES: usize = 1 << 20;
 /// How many calls of the script are on their way at once.
 const CALLS: usize = 8;
+/// How many bytes of rows are on their way at once, but for a single row, which then goes alone:
+/// an answer has to come in time also over a slow line.
+const SENT: usize = CALLS * BYTES;
 /// How many keys one SCAN goes through.
 const SCAN: usize = 1000;
 
@@ -37,6 +41,8 @@ pub(crate) struct RedisStore {
     link: Link,
     put: Script,
     swap: Script,
+    /// [`SENT`], less what is on its way.
+    unsent: Semaphore,
 }
 
 impl RedisStore {
@@ -46,6 +52,7 @@ impl RedisStore {
             link: Link::new(url)?,
             put: Script::new(include_str!("put.lua")),
             swap: Script::new(include_str!("swap.lua")),
+            unsent: Semaphore::new(SENT),
         })
     }
 
@@ -59,6 +66,30 @@ impl RedisStore {
         self.link
             .run(|mut connection| async move { script.invoke_async(&mut connection).await })
             .await
+    }
+
+    async fn put_batch(
+        &self,
+        keys: &RowKeys,
+        batch: &[StoredRow],
+    ) -> Result<PutSummary, OnlineError> {
+        let bytes = batch.iter().map(size).sum::<usize>().min(SENT);
+        // It is never closed.
+        let _sent = self.unsent.acquire_many(bytes as u32).await;
+        let mut call = self.put.prepare_invoke();
+        for row in batch {
+            call.key(keys.key(&row.entity_key))
+                .arg(row.value.as_slice());
+            match row.expires_at {
+                Some(micros) => call.arg(milliseconds(micros)),
+                None => call.arg(""),
+            };
+        }
+        let written = self.invoke(&call).await?;
+        Ok(PutSummary {
+            written,
+            kept: (batch.len() as u64).saturating_sub(written),
+        })
     }
 
     async fn read_state(&self, view: &ViewKey) -> Result<Option<Vec<u8>>, OnlineError> {
@@ -153,26 +184,10 @@ impl OnlineStore for RedisStore {
     async fn put(&self, view: &ViewKey, rows: Vec<StoredRow>) -> Result<PutSummary, OnlineError> {
         check_sizes(view, &rows)?;
         let keys = RowKeys::of(view);
-        let call = |batch: &[StoredRow]| {
-            let mut call = self.put.prepare_invoke();
-            for row in batch {
-                call.key(keys.key(&row.entity_key))
-                    .arg(row.value.as_slice());
-                match row.expires_at {
-                    Some(micros) => call.arg(milliseconds(micros)),
-                    None => call.arg(""),
-                };
-            }
-            let rows = batch.len() as u64;
-            async move {
-                let written = self.invoke(&call).await?;
-                Ok(PutSummary {
-                    written,
-                    kept: rows.saturating_sub(written),
-                })
-            }
-        };
-        stream::iter(batches(&rows).map(call))
+        let calls: Vec<_> = batches(&rows)
+            .map(|batch| self.put_batch(&keys, batch))
+            .collect();
+        stream::iter(calls)
             .buffer_unordered(CALLS)
             .try_fold(PutSummary::default(), |mut sum, one| async move {
                 sum.add(one);
@@ -260,7 +275,7 @@ fn batches(mut rows: &[StoredRow]) -> impl Iterator<Item = &[StoredRow]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fits = |row: &&StoredRow| {
-            bytes += row.entity_key.len() + row.value.len();
+            bytes += size(row);
             bytes <= BYTES
         };
         let length = rows.iter().take(ROWS).take_while(fits).count().max(1);
@@ -268,6 +283,11 @@ fn batches(mut rows: &[StoredRow]) -> impl Iterator<Item = &[StoredRow]> {
         rows = rest;
         Some(batch)
     })
+}
+
+/// How many bytes of a call a row takes, about.
+fn size(row: &StoredRow) -> usize {
+    row.entity_key.len() + row.value.len()
 }
 
 /// An instant in the milliseconds of PEXPIREAT, not before it.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
 use arrow::compute::take_record_batch;
 use async_trait::async_trait;
 use serde::Serialize;
@@ -14,13 +14,13 @@ use unskew_core::digest::Digest;
 use unskew_core::plan::FeaturePlan;
 use unskew_core::{json, row};
 use unskew_engine::{EvaluateError, Failure};
-use unskew_offline::{EntityRows, Offline, OfflineError};
+use unskew_offline::{EntityRows, JoinedRows, Offline};
 use unskew_online::{OnlineStore, ViewKey, ViewState};
 
 use crate::applied::{Applied, Features};
 use crate::error::StoreError;
 use crate::feature_store::FeatureStore;
-use crate::materialize::gaps;
+use crate::materialize::{gaps, unfinished};
 use crate::responder::{RequestRows, Responder};
 
 /// A comparison to be made.
@@ -43,16 +43,20 @@ pub struct ParityReport {
     pub plan: Digest,
     /// The instant, in microseconds since 1970.
     pub as_of: i64,
-    /// How many rows were compared.
+    /// How many rows were compared: those on which no component failed.
     pub rows: u64,
     /// How many features of each row.
     pub features: u64,
+    /// How many values of the training path are not null: where it is 0, nothing was compared.
+    pub present: u64,
     /// How many rows and features differ.
     pub differences: u64,
     /// The first differences.
     pub first: Vec<Difference>,
-    /// How many rows a component refused on both sides.
+    /// On how many further rows a component failed on both sides, with the same message.
     pub failed_alike: u64,
+    /// What it said on the first of them.
+    pub first_failure: Option<String>,
     /// How many rows of history each view has that are newer than what is materialized.
     pub lag: BTreeMap<String, u64>,
 }
@@ -70,6 +74,13 @@ pub struct Difference {
     pub training: String,
     /// What the request path gives, as JSON.
     pub request: String,
+}
+
+impl ParityReport {
+    /// Whether the two paths agree, and not because a component failed on every row.
+    pub fn is_equal(&self) -> bool {
+        self.differences == 0 && (self.rows > 0 || self.failed_alike == 0)
+    }
 }
 
 /// How many differences a report holds.
@@ -169,7 +180,7 @@ impl FeatureStore {
     }
 }
 
-/// The state of each view of the plan, none of which has a gap.
+/// The state of each view of the plan, none of which has a gap or is being materialized.
 async fn states(
     applied: &Applied,
     plan: &FeaturePlan,
@@ -187,6 +198,9 @@ async fn states(
         };
         if let Some(gap) = gaps(&state).first().copied() {
             return Err(StoreError::Gap { view, gap });
+        }
+        if let Some(end) = unfinished(&state) {
+            return Err(StoreError::Unfinished { view, end });
         }
         states.insert(view, state);
     }
@@ -232,30 +246,36 @@ impl Comparison<'_> {
             as_of,
             rows: rows.num_rows() as u64,
             features: plan.outputs.len() as u64,
+            present: 0,
             differences: 0,
             first: Vec::new(),
             failed_alike: 0,
+            first_failure: None,
             lag: BTreeMap::new(),
         };
+        let joined = self.join(&rows).await?;
+        let lookups = plan.lookups.iter().map(|lookup| lookup.view.name.clone());
+        report.lag = lookups.zip(joined.lag).collect();
+        let evaluator = self.applied.evaluator(&self.features())?;
         // The rows that are left, by their index: those on which a component fails are taken out
         // one by one, after it was seen to fail on the other side too.
         let mut left: Vec<u64> = (0..rows.num_rows() as u64).collect();
         let training = loop {
-            let batch = select(&rows, &left)?;
-            match self.train(&batch).await? {
-                Ok((training, lag)) => {
-                    report.lag = lag;
-                    break training;
-                }
-                Err(failure) => {
-                    let Some(row) = failure.row.filter(|row| *row < left.len()) else {
+            let batch = select(&joined.batch, &left)?;
+            let evaluator = Arc::clone(&evaluator);
+            match tokio::task::spawn_blocking(move || evaluator.evaluate(&batch)).await? {
+                Ok(evaluated) => break evaluated.batch,
+                Err(EvaluateError::Failure(failure)) => {
+                    let Some(at) = failure.row.filter(|row| *row < left.len()) else {
                         return Err(StoreError::Evaluate(EvaluateError::Failure(failure)));
                     };
-                    let row = left.remove(row);
+                    let row = left.remove(at);
                     self.fails_alike(&rows, row, &failure, &mut report).await?;
                 }
+                Err(error) => return Err(error.into()),
             }
         };
+        report.rows = left.len() as u64;
         let requested = select(&rows, &left)?;
         let requests = request_rows(plan, &requested)?;
         let answer = match self.path.answer(plan, &requests).await {
@@ -278,35 +298,24 @@ impl Comparison<'_> {
         Ok(report)
     }
 
-    /// The outputs of the training path, or on which row a component failed.
-    async fn train(
-        &self,
-        batch: &RecordBatch,
-    ) -> Result<Result<(RecordBatch, BTreeMap<String, u64>), Box<Failure>>, StoreError> {
-        let features = Features::Service(self.responder.plan().service.clone().unwrap_or_default());
-        let evaluator = self.applied.evaluator(&features)?;
-        let plan = evaluator.plan();
-        let entities = EntityRows::from_batch(plan, batch)?;
+    fn features(&self) -> Features {
+        Features::Service(self.responder.plan().service.clone().unwrap_or_default())
+    }
+
+    /// The joined batch of the training path.
+    async fn join(&self, rows: &RecordBatch) -> Result<JoinedRows, StoreError> {
+        let plan = self.responder.plan();
+        let entities = EntityRows::from_batch(plan, rows)?;
         let until: Vec<Option<i64>> = plan
             .lookups
             .iter()
             .map(|lookup| self.until.get(&lookup.view.name).copied())
             .collect();
         let components = self.applied.components();
-        let evaluated =
-            self.offline
-                .evaluated_rows(&evaluator, components, &entities, &until, Arc::new(()));
-        match evaluated.await {
-            Ok(evaluated) => {
-                let views = plan.lookups.iter().map(|lookup| lookup.view.name.clone());
-                Ok(Ok((evaluated.batch, views.zip(evaluated.lag).collect())))
-            }
-            Err(OfflineError::Evaluate(error)) => match *error {
-                EvaluateError::Failure(failure) => Ok(Err(failure)),
-                error => Err(error.into()),
-            },
-            Err(error) => Err(error.into()),
-        }
+        Ok(self
+            .offline
+            .joined_rows(plan, components, &entities, &until, Arc::new(()))
+            .await?)
     }
 
     /// Asks the request path for a row on which the training path failed.
@@ -322,6 +331,9 @@ impl Comparison<'_> {
         let request = match self.path.answer(plan, &request_rows(plan, &batch)?).await {
             Err(RequestError::Transformation { message }) if message.contains(&failure.message) => {
                 report.failed_alike += 1;
+                report
+                    .first_failure
+                    .get_or_insert_with(|| failure.to_string());
                 return Ok(());
             }
             Err(RequestError::Transformation { message }) => message,
@@ -382,6 +394,7 @@ fn compare(
 ) {
     for (column, output) in plan.outputs.iter().enumerate() {
         let (training, request) = (training.column(column), request.column(column));
+        report.present += (training.len() - training.null_count()) as u64;
         let (mut one, mut other) = (Vec::new(), Vec::new());
         for (at, &row) in indices.iter().enumerate() {
             one.clear();

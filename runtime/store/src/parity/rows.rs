@@ -70,7 +70,10 @@ impl Sources<'_> {
     ) -> Result<RecordBatch, StoreError> {
         let mut random = Random(fastrand::Rng::with_seed(SEED));
         let mut columns: Vec<Option<ArrayRef>> = vec![None; plan.join_keys.len()];
-        for lookup in &plan.lookups {
+        // Those with most keys first: their keys belong together.
+        let mut lookups: Vec<&Lookup> = plan.lookups.iter().collect();
+        lookups.sort_by_key(|lookup| std::cmp::Reverse(lookup.keys.len()));
+        for lookup in lookups {
             if lookup.keys.iter().all(|&key| columns[key].is_some()) {
                 continue;
             }
@@ -105,7 +108,7 @@ impl Sources<'_> {
         let components = self.applied.components();
         let history = self
             .offline
-            .sample_keys(view, components, third, None, Arc::new(()))
+            .sample_keys(view, components, third, Arc::new(()))
             .await?;
         let history = history.columns();
         let key = ViewKey::of(&self.applied.project().name, view);
