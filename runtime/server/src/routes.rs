@@ -72,11 +72,20 @@ async fn health() -> Response {
 async fn ready(Extracted(state): Extracted<State>) -> Result<Response, Problem> {
     let timeout = state.settings().timeout;
     match tokio::time::timeout(timeout, state.check_ready()).await {
-        Ok(ready) => ready.map(|()| json(StatusCode::OK, r#"{"status":"ready"}"#)),
+        Ok(ready) => ready.map(|()| json(StatusCode::OK, ready_body(&state))),
         Err(_) => Err(Problem::NotReady(format!(
             "the online store does not answer within {} s",
             body::seconds(timeout)
         ))),
+    }
+}
+
+/// `waiting` names the services that answer by a former plan, each with the views that are to be
+/// materialized before it moves to its newest.
+fn ready_body(state: &State) -> String {
+    match state.waiting() {
+        none if none.is_empty() => r#"{"status":"ready"}"#.to_owned(),
+        waiting => serde_json::json!({"status": "ready", "waiting": waiting}).to_string(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a server serves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use unskew_core::digest::Digest;
 use unskew_core::plan::FeaturePlan;
 use unskew_engine::Evaluated;
-use unskew_online::{OnlineStore, ViewKey, Wanted};
-use unskew_store::{FeatureStore, Features, RequestRows, Responder, StoreError};
+use unskew_online::{OnlineError, OnlineStore, ViewKey, Wanted};
+use unskew_store::{Applied, FeatureStore, Features, RequestRows, Responder, StoreError};
 
 use crate::error::Problem;
 use crate::settings::Settings;
@@ -29,7 +29,12 @@ struct Inner {
     /// The views of all services that can be served, each once, by the name of the view.
     views: Vec<Arc<ViewKey>>,
     permits: Arc<Semaphore>,
+    /// The services that answer by a former plan, and the views for which their newest one waits.
+    waiting: BTreeMap<String, Vec<String>>,
 }
+
+/// How many former states of the registry are looked through for a plan that can be served.
+const FORMER_STATES: usize = 20;
 
 /// A feature service.
 #[derive(Clone)]
@@ -72,7 +77,9 @@ impl Answers for Responder {
 }
 
 impl State {
-    /// The current state of the registry of `store`, each feature service ready to answer.
+    /// What is applied in `store`, each feature service ready to answer: by its newest plan whose
+    /// views are all materialized, so that a change of a view does not take its values away before
+    /// the new ones are there; by the newest of all where none is.
     ///
     /// A service that uses a view with `online: false` is no error: requests for it are refused.
     /// A later `apply` does not change what is served.
@@ -81,24 +88,47 @@ impl State {
     /// Nothing is applied yet, the registry or a component cannot be read, or the settings of the
     /// online store are not valid. A store that is down is no error.
     pub async fn load(store: &FeatureStore, settings: Settings) -> Result<Self, StoreError> {
-        let applied = store.applied().await?;
+        let newest = store.applied().await?;
         let online = store.online()?;
+        let project = newest.project().name.clone();
         let mut services = BTreeMap::new();
-        for name in applied.project().services.keys() {
-            let features = Features::Service(name.clone());
-            let service = match Responder::new(&applied, &features, Arc::clone(&online)) {
-                Ok(responder) => Service::Ready(Arc::new(responder)),
-                Err(StoreError::NotOnline { view }) => Service::NotOnline { view },
-                Err(error) => return Err(error),
-            };
+        let mut waiting = BTreeMap::new();
+        for name in newest.project().services.keys() {
+            let service = Service::of(&newest, name, &online)?;
+            if let Service::Ready(answers) = &service {
+                let missing = missing(&*online, &views(&project, [answers.plan()])).await;
+                // A store that is down says nothing about former plans either.
+                if let Ok(missing) = missing
+                    && !missing.is_empty()
+                {
+                    waiting.insert(name.clone(), missing);
+                }
+            }
             services.insert(name.clone(), service);
         }
-        Ok(Self::new(
-            settings,
-            services,
-            online,
-            &applied.project().name,
-        ))
+        let mut former = newest.state.number;
+        let mut left: Vec<String> = waiting.keys().cloned().collect();
+        for _ in 0..FORMER_STATES {
+            if left.is_empty() {
+                break;
+            }
+            // A former state that cannot be loaded any more is no reason not to serve.
+            let Ok(Some(applied)) = store.applied_before(former) else {
+                break;
+            };
+            former = applied.state.number;
+            for name in std::mem::take(&mut left) {
+                match former_service(&applied, &name, &online).await {
+                    Some(service) => {
+                        services.insert(name, service);
+                    }
+                    None => left.push(name),
+                }
+            }
+        }
+        // Those for which nothing better was found wait as well, which `/ready` says of them.
+        waiting.retain(|name, _| !left.contains(name));
+        Ok(Self::new(settings, services, online, &project).with_waiting(waiting))
     }
 
     pub(crate) fn new(
@@ -111,22 +141,30 @@ impl State {
             Service::Ready(answers) => Some(answers),
             Service::NotOnline { .. } => None,
         });
-        let mut views: Vec<ViewKey> = ready
-            .flat_map(|answers| &answers.plan().lookups)
-            .map(|lookup| ViewKey::of(project, &lookup.view))
-            .collect();
-        views.sort();
-        views.dedup();
+        let views = views(project, ready.map(|answers| answers.plan()));
         let permits = Arc::new(Semaphore::new(settings.concurrency));
         Self {
             inner: Arc::new(Inner {
                 settings,
                 services,
                 online,
-                views: views.into_iter().map(Arc::new).collect(),
+                views,
                 permits,
+                waiting: BTreeMap::new(),
             }),
         }
+    }
+
+    fn with_waiting(mut self, waiting: BTreeMap<String, Vec<String>>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.waiting = waiting;
+        }
+        self
+    }
+
+    /// The services that answer by a former plan, and the views for which their newest one waits.
+    pub(crate) fn waiting(&self) -> &BTreeMap<String, Vec<String>> {
+        &self.inner.waiting
     }
 
     /// The limits.
@@ -162,40 +200,76 @@ impl State {
     /// # Errors
     /// Names what is waited for.
     pub(crate) async fn check_ready(&self) -> Result<(), Problem> {
-        let online = &self.inner.online;
-        let asked: Vec<Wanted> = self
-            .inner
-            .views
-            .iter()
-            .map(|view| Wanted {
-                view: Arc::clone(view),
-                entities: Vec::new(),
-            })
-            .collect();
-        let held = async {
-            if asked.is_empty() {
-                online.ping().await?;
-            }
-            // All states in one round trip.
-            online.get(asked).await
-        };
-        let held = held
+        let missing = missing(&*self.inner.online, &self.inner.views)
             .await
             .map_err(|error| Problem::NotReady(error.to_string()))?;
-        let missing: Vec<String> = self
-            .inner
-            .views
-            .iter()
-            .zip(&held)
-            .filter(|(_, held)| !held.state.as_ref().is_some_and(|s| s.is_materialized()))
-            .map(|(view, _)| format!("`{}`", view.view))
-            .collect();
         if missing.is_empty() {
             return Ok(());
         }
+        let missing = missing.iter().map(|view| format!("`{view}`"));
         Err(Problem::NotReady(format!(
             "nothing is materialized yet for: {}; run `unskew materialize-incremental END`",
             unskew_core::text::list(missing)
         )))
     }
+}
+
+impl Service {
+    /// A feature service of a state of the registry.
+    fn of(
+        applied: &Applied,
+        name: &str,
+        online: &Arc<dyn OnlineStore>,
+    ) -> Result<Self, StoreError> {
+        let features = Features::Service(name.to_owned());
+        match Responder::new(applied, &features, Arc::clone(online)) {
+            Ok(responder) => Ok(Self::Ready(Arc::new(responder))),
+            Err(StoreError::NotOnline { view }) => Ok(Self::NotOnline { view }),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The service of a former state, if it is there and all its views are materialized.
+async fn former_service(
+    applied: &Applied,
+    name: &str,
+    online: &Arc<dyn OnlineStore>,
+) -> Option<Service> {
+    let service = Service::of(applied, name, online).ok()?;
+    let Service::Ready(answers) = &service else {
+        return None;
+    };
+    let views = views(&applied.project().name, [answers.plan()]);
+    let missing = missing(&**online, &views).await.ok()?;
+    missing.is_empty().then_some(service)
+}
+
+/// The views that plans look up, each once.
+fn views<'a>(project: &str, plans: impl IntoIterator<Item = &'a FeaturePlan>) -> Vec<Arc<ViewKey>> {
+    let lookups = plans.into_iter().flat_map(|plan| &plan.lookups);
+    let views: BTreeSet<ViewKey> = lookups
+        .map(|lookup| ViewKey::of(project, &lookup.view))
+        .collect();
+    views.into_iter().map(Arc::new).collect()
+}
+
+/// The names of those views of which nothing is materialized; all states in one round trip.
+async fn missing(
+    online: &dyn OnlineStore,
+    views: &[Arc<ViewKey>],
+) -> Result<Vec<String>, OnlineError> {
+    if views.is_empty() {
+        online.ping().await?;
+        return Ok(Vec::new());
+    }
+    let asked = views.iter().map(|view| Wanted {
+        view: Arc::clone(view),
+        entities: Vec::new(),
+    });
+    let held = online.get(asked.collect()).await?;
+    let states = views.iter().zip(&held);
+    let missing =
+        states.filter(|(_, held)| !held.state.as_ref().is_some_and(|s| s.is_materialized()));
+    Ok(missing.map(|(view, _)| view.view.clone()).collect())
 }

@@ -278,6 +278,7 @@ impl Store {
         let state = ViewState {
             watermark: Some(0),
             pending: Vec::new(),
+            begun: vec![],
         };
         assert!(self.online.update_state(&view, None, &state).await.unwrap());
     }
