@@ -25,7 +25,7 @@ use unskew_store::{
 };
 use unskew_test_redis::RedisServer;
 
-pub use random::{RandomTable, column, random_table};
+pub use random::{RandomTable, column, list_without_null_items, random_table};
 
 /// Which online store a repository has.
 #[derive(Clone, Copy, Debug)]

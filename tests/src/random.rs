@@ -1,5 +1,6 @@
 //! Random tables: every type of the contract, with the values that get lost first.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -18,6 +19,8 @@ pub struct RandomTable {
     pub keys: Vec<(String, ScalarType)>,
     /// The features `f0`, `f1`… with their types.
     pub features: Vec<(String, DataType)>,
+    /// Those of the features that are lists of which no item is null.
+    pub without_null_items: BTreeSet<String>,
     /// The history: keys, `event_timestamp`, `created_timestamp`, features.
     pub history: RecordBatch,
     /// The keys of entity rows, half of them in the history.
@@ -76,9 +79,16 @@ pub fn random_table(rng: &mut Rng, rows: usize, entities: usize) -> RandomTable 
         fields.push(ArrowField::new(name, ScalarType::Timestamp.arrow(), true));
         columns.push(Arc::new(instants.finish()));
     }
+    let mut without_null_items = BTreeSet::new();
     for (name, data_type) in &features {
         fields.push(ArrowField::new(name, data_type.arrow(), true));
-        columns.push(column(rng, *data_type, rows));
+        columns.push(match data_type {
+            DataType::List(scalar) if rng.bool() => {
+                without_null_items.insert(name.clone());
+                list_without_null_items(rng, *scalar, rows)
+            }
+            data_type => column(rng, *data_type, rows),
+        });
     }
     let history = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
     let known = pick(rng, entities);
@@ -95,6 +105,7 @@ pub fn random_table(rng: &mut Rng, rows: usize, entities: usize) -> RandomTable 
     RandomTable {
         keys,
         features,
+        without_null_items,
         history,
         entities,
     }
@@ -103,28 +114,36 @@ pub fn random_table(rng: &mut Rng, rows: usize, entities: usize) -> RandomTable 
 /// A column of random values, some of them null.
 pub fn column(rng: &mut Rng, data_type: DataType, rows: usize) -> ArrayRef {
     match data_type {
-        DataType::Scalar(scalar) => scalars(rng, scalar, rows, 12),
-        DataType::List(scalar) => {
-            let lengths: Vec<usize> = (0..rows).map(|_| rng.usize(..4)).collect();
-            let items = scalars(rng, scalar, lengths.iter().sum(), 6);
-            let validity: Vec<bool> = (0..rows).map(|_| rng.u8(..12) != 0).collect();
-            Arc::new(ListArray::new(
-                Arc::new(ArrowField::new("item", scalar.arrow(), true)),
-                OffsetBuffer::from_lengths(lengths),
-                items,
-                Some(NullBuffer::from(validity)),
-            ))
-        }
+        DataType::Scalar(scalar) => scalars(rng, scalar, rows, Some(12)),
+        DataType::List(scalar) => lists(rng, scalar, rows, Some(6)),
     }
 }
 
+/// A column of random lists, some of them null, without a null in any.
+pub fn list_without_null_items(rng: &mut Rng, scalar: ScalarType, rows: usize) -> ArrayRef {
+    lists(rng, scalar, rows, None)
+}
+
+/// One item in `null_share` is null.
+fn lists(rng: &mut Rng, scalar: ScalarType, rows: usize, null_share: Option<u8>) -> ArrayRef {
+    let lengths: Vec<usize> = (0..rows).map(|_| rng.usize(..4)).collect();
+    let items = scalars(rng, scalar, lengths.iter().sum(), null_share);
+    let validity: Vec<bool> = (0..rows).map(|_| rng.u8(..12) != 0).collect();
+    Arc::new(ListArray::new(
+        Arc::new(ArrowField::new("item", scalar.arrow(), true)),
+        OffsetBuffer::from_lengths(lengths),
+        items,
+        Some(NullBuffer::from(validity)),
+    ))
+}
+
 /// One in `null_share` is null.
-fn scalars(rng: &mut Rng, scalar: ScalarType, rows: usize, null_share: u8) -> ArrayRef {
+fn scalars(rng: &mut Rng, scalar: ScalarType, rows: usize, null_share: Option<u8>) -> ArrayRef {
     macro_rules! build {
         ($builder:expr, $value:expr) => {{
             let mut builder = $builder;
             for _ in 0..rows {
-                if rng.u8(..null_share) == 0 {
+                if null_share.is_some_and(|share| rng.u8(..share) == 0) {
                     builder.append_null();
                 } else {
                     builder.append_value($value(&mut *rng));

@@ -167,6 +167,48 @@ async fn of_two_applies_at_once_the_second_sees_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_apply_puts_a_lost_component_back() {
+    let repository = repository();
+    std::fs::copy(component("route"), repository.path("route.wasm")).unwrap();
+    let transformation = "transformations:
+  - name: route
+    kind: on_demand
+    component: route.wasm
+    inputs:
+      from_latitude: things:value
+      from_longitude: things:value
+      to_latitude: things:value
+      to_longitude: things:value
+      mean_delay: things:value
+      minutes_ahead: request:minutes_ahead
+      late_after: {value: 15.0}
+      at: event_timestamp
+feature_services:
+  - {name: model, features: [route, things]}
+";
+    let views = DEFINITIONS.split("feature_services").next().unwrap();
+    repository.define(&format!("{views}{transformation}"));
+    let store = repository.store();
+    store.apply(&()).await.unwrap();
+    let components = repository.path(".unskew/registry/components");
+    let file = std::fs::read_dir(components).unwrap().next().unwrap();
+    let file = file.unwrap().path();
+    let damage: [&dyn Fn(); 2] = [&|| std::fs::write(&file, b"").unwrap(), &|| {
+        std::fs::remove_file(&file).unwrap()
+    }];
+    for damage in damage {
+        damage();
+        let Err(error) = store.applied().await else {
+            panic!("a damaged component was loaded")
+        };
+        assert!(error.to_string().contains("apply again"), "{error}");
+        let again = store.apply(&()).await.unwrap();
+        assert!(!again.any() && again.state == 1);
+        assert_eq!(store.applied().await.unwrap().components().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_an_author_forgets_is_named() {
     let repository = repository();
     std::fs::copy(component("route"), repository.path("route.wasm")).unwrap();

@@ -8,7 +8,10 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Float64Type, Schema};
 use unskew_core::types::{ScalarType, UTC};
-use unskew_store::{FeatureStore, Features, Materialize, MaterializeSpan, Parity, RequestRows};
+use unskew_offline::Progress;
+use unskew_store::{
+    FeatureStore, Features, Materialize, MaterializeSpan, Parity, RequestRows, StoreError,
+};
 use unskew_tests::{Repository, materialize, now, with_both_stores};
 
 const DEFINITIONS: &str = "
@@ -124,6 +127,105 @@ async fn without_a_created_timestamp_late_by_is_read_again() {
         materialize(&store, 30 * SECOND).await;
         assert_eq!(served(&store, 30 * SECOND).await, Some(2.0));
         assert!(differences(&store).await > 0);
+        store.teardown().await.unwrap();
+    })
+    .await;
+}
+
+/// Empties the store when the reading of history begins: after the run has begun, before its rows
+/// are written.
+struct Emptying {
+    store: FeatureStore,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Progress for Emptying {
+    fn begin(&self, _stage: &str, _rows: u64) {
+        let store = self.store.clone();
+        let runtime = self.runtime.clone();
+        // Not on a thread that drives tasks: it waits for the store.
+        let emptied = std::thread::spawn(move || runtime.block_on(store.teardown()).unwrap());
+        emptied.join().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_emptied_meanwhile_is_not_taken_for_a_filled_one() {
+    with_both_stores(async |online| {
+        let repository = Repository::new(online, &DEFINITIONS.replace(" EXTRA", ""));
+        repository.write("data/1.parquet", &rows(&[(10, 10, 1.0)]));
+        let store = repository.store();
+        store.apply(&()).await.unwrap();
+        for first in [true, false] {
+            if !first {
+                materialize(&store, 100).await;
+            }
+            let request = Materialize {
+                views: Vec::new(),
+                span: MaterializeSpan::Incremental { end: 200 },
+                now: now(),
+            };
+            let emptying = Emptying {
+                store: store.clone(),
+                runtime: tokio::runtime::Handle::current(),
+            };
+            let error = store
+                .materialize(request, Arc::new(emptying))
+                .await
+                .unwrap_err();
+            assert!(matches!(error, StoreError::Emptied { .. }), "{error}");
+            assert_eq!(store.status().await.unwrap()[0].watermark, None);
+        }
+        materialize(&store, 200).await;
+        assert_eq!(served(&store, 200).await, Some(1.0));
+        store.teardown().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parity_says_that_a_materialization_was_cut_off_and_another_makes_it_good() {
+    /// Ends the run where it begins to read.
+    struct Cut;
+    impl Progress for Cut {
+        fn begin(&self, _stage: &str, _rows: u64) {
+            panic!("cut off");
+        }
+    }
+    with_both_stores(async |online| {
+        let repository = Repository::new(online, &DEFINITIONS.replace(" EXTRA", ""));
+        repository.write("data/1.parquet", &rows(&[(10, 10, 1.0), (150, 150, 2.0)]));
+        let store = repository.store();
+        store.apply(&()).await.unwrap();
+        materialize(&store, 100).await;
+        let cut = store.clone();
+        let run = tokio::spawn(async move {
+            let span = MaterializeSpan::Incremental { end: 200 };
+            let request = Materialize {
+                views: Vec::new(),
+                span,
+                now: now(),
+            };
+            cut.materialize(request, Arc::new(Cut)).await.map(|_| ())
+        });
+        assert!(run.await.is_err());
+        let request = Parity {
+            service: "model".to_owned(),
+            as_of: None,
+            rows: 30,
+            entities: None,
+        };
+        let error = store.parity(request, None).await.unwrap_err();
+        assert!(
+            matches!(error, StoreError::Unfinished { end: 200, .. }),
+            "{error}"
+        );
+        assert_eq!(store.status().await.unwrap()[0].unfinished, Some(200));
+        // What is served meanwhile is what was materialized.
+        assert_eq!(served(&store, 100).await, Some(1.0));
+        materialize(&store, 200).await;
+        assert_eq!(store.status().await.unwrap()[0].unfinished, None);
+        assert_eq!(differences(&store).await, 0);
         store.teardown().await.unwrap();
     })
     .await;

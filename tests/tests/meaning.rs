@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use unskew_core::types::{ScalarType, UTC};
 use unskew_engine::Status;
 use unskew_store::{FeatureStore, Features, RequestRows};
-use unskew_tests::{Online, Repository, materialize, with_both_stores};
+use unskew_tests::{Online, Repository, Server, materialize, with_both_stores};
 
 const DEFINITIONS: &str = "
 entities:
@@ -215,4 +215,37 @@ async fn a_changed_batch_component_is_another_meaning() {
     assert_eq!(served(&store).await, (None, Status::NotMaterialized));
     materialize(&store, 1_500).await;
     assert_eq!(served(&store).await, (Some(7.0), Status::Present));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_starts_before_a_changed_view_is_materialized_serves_the_former_plan() {
+    with_both_stores(async |online| {
+        let repository = Repository::new(online, DEFINITIONS);
+        repository.write("data/orders.parquet", &history(3.5));
+        let store = repository.store();
+        store.apply(&()).await.unwrap();
+        materialize(&store, 1_500).await;
+        let changed = DEFINITIONS.replace("known_from}", "known_from, columns: {amount: price}}");
+        repository.define(&changed);
+        store.apply(&()).await.unwrap();
+
+        const ASK: &str = r#"{"feature_service": "model", "entities": {"customer_id": 7}, "as_of": "1970-01-01T00:00:00.002Z"}"#;
+        let server = Server::start(&repository.store()).await;
+        let (status, body) = server.post("/online", ASK).await;
+        assert_eq!(status, 200, "{body}");
+        assert!(body.contains(r#""amount":[3.5]"#), "{body}");
+        let (status, body) = server.get("/ready").await;
+        assert_eq!(status, 200);
+        assert!(body.contains(r#""waiting":{"model":["orders"]}"#), "{body}");
+        server.stop().await;
+
+        materialize(&store, 1_500).await;
+        let server = Server::start(&repository.store()).await;
+        let (_, body) = server.post("/online", ASK).await;
+        assert!(body.contains(r#""amount":[4.0]"#), "{body}");
+        assert!(!server.get("/ready").await.1.contains("waiting"));
+        server.stop().await;
+        store.teardown().await.unwrap();
+    })
+    .await;
 }

@@ -2,7 +2,6 @@
 //!
 //! What comes out of here is valid: instants are parsed, `KEY=VALUE` is split.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -181,16 +180,16 @@ pub(crate) struct Parity {
     #[arg(long, value_name = "FILE")]
     pub(crate) entities: Option<PathBuf>,
     /// Ask this server (`unskew serve`) and compare what comes back, such as http://127.0.0.1:6566
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = url)]
     pub(crate) url: Option<String>,
 }
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// The address to listen on
-    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
-    pub(crate) host: IpAddr,
+    /// The address to listen on, or a name of this host
+    #[arg(long, default_value = "127.0.0.1", value_name = "HOST")]
+    pub(crate) host: String,
     /// The port; 0: any free one
     #[arg(short, long, default_value_t = 6566)]
     pub(crate) port: u16,
@@ -281,6 +280,23 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Takes the URL of a server.
+fn url(text: &str) -> Result<String, String> {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+        None => (String::new(), text),
+    };
+    if rest.is_empty() || rest.starts_with('/') || text.contains(char::is_whitespace) {
+        return Err(format!(
+            "`{text}` is no URL; write it as http://127.0.0.1:6566"
+        ));
+    }
+    match scheme.as_str() {
+        "http" | "https" => Ok(text.to_owned()),
+        _ => Err(format!("`{text}` is no URL; write http://{rest}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -347,6 +363,26 @@ mod tests {
         assert_eq!(pair("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
         assert_eq!(pair("a="), Ok(("a".to_owned(), String::new())));
         assert!(pair("=b").is_err() && pair("a").is_err());
+    }
+
+    #[test]
+    fn a_url_has_a_scheme() {
+        for text in ["http://localhost:6566", "HTTPS://a.example/unskew/"] {
+            assert_eq!(url(text), Ok(text.to_owned()));
+        }
+        for (text, wanted) in [
+            ("localhost:6566", "http://localhost:6566"),
+            ("ftp://a:1", "http://a:1"),
+            ("", "http://127.0.0.1:6566"),
+            ("http://", "http://127.0.0.1:6566"),
+        ] {
+            let message = url(text).unwrap_err();
+            assert!(
+                message.starts_with(&format!("`{text}` is no URL; write"))
+                    && message.ends_with(&format!(" {wanted}")),
+                "{message}"
+            );
+        }
     }
 
     #[test]

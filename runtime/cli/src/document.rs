@@ -156,12 +156,18 @@ fn shown(value: &Value) -> String {
         Value::Number(number) => number.to_string(),
         Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
         Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(", "),
-        Value::Object(map) => map
-            .iter()
-            .filter(|(_, value)| !is_nothing(value))
-            .map(|(key, value)| format!("{} {}", label(key), shown(value)))
-            .collect::<Vec<_>>()
-            .join(" "),
+        Value::Object(map) => match (map.get("name"), map.get("type")) {
+            // A join key, as a person writes it.
+            (Some(name), Some(kind)) if map.len() == 2 => {
+                format!("{} {}", shown(name), shown(kind))
+            }
+            _ => map
+                .iter()
+                .filter(|(_, value)| !is_nothing(value))
+                .map(|(key, value)| format!("{} {}", label(key), shown(value)))
+                .collect::<Vec<_>>()
+                .join(" "),
+        },
     }
 }
 
@@ -184,6 +190,7 @@ mod tests {
         let mut document = Document::default();
         document.value("name", "driver_stats");
         document.value("owner", Value::Null);
+        document.value("join_keys", json!([{"name": "id", "type": "int64"}]));
         document.value("is_online", true);
         let mut rows = Rows::new(["name", "late_by", "rows", "digest"]);
         rows.row([
@@ -203,6 +210,7 @@ mod tests {
     fn as_text_nothing_is_left_out_and_tables_are_indented() {
         let expected = "\
 name       driver_stats
+join keys  id int64
 is online  yes
 
 all views
@@ -223,7 +231,8 @@ aliases
         let json = serde_json::to_string(&document()).unwrap();
         let digest = format!("sha256:{:064}", 1);
         let expected = format!(
-            "{{\"name\":\"driver_stats\",\"owner\":null,\"is_online\":true,\"all_views\":[\
+            "{{\"name\":\"driver_stats\",\"owner\":null,\
+             \"join_keys\":[{{\"name\":\"id\",\"type\":\"int64\"}}],\"is_online\":true,\"all_views\":[\
              {{\"name\":\"a\",\"late_by\":null,\"rows\":7,\"digest\":\"{digest}\"}},\
              {{\"name\":\"b\",\"late_by\":null,\"rows\":1000,\"digest\":null}}],\
              \"gaps\":[{{\"after\":\"x\",\"before\":\"y\"}}],\"aliases\":[]}}"

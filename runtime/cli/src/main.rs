@@ -7,7 +7,8 @@
 //!   └── exit_code ◀── reported on stderr      Output: text or `--json` on stdout
 //! ```
 //!
-//! With `--json`, stdout holds one line of JSON, the result, or nothing; an error is one line of
+//! With `--json`, stdout holds one line of JSON, the result, or nothing; warnings are a list
+//! `warnings` of the result. An error is one line of
 //! JSON on stderr: `{"error": {"message", "problems": [{"file", "line", "message"}]}}`.
 #![cfg_attr(
     test,
@@ -77,8 +78,12 @@ fn explain(error: &clap::Error) -> anyhow::Result<Outcome> {
 
 fn run(arguments: Arguments, output: &Output) -> anyhow::Result<Outcome> {
     if let Some(folder) = &arguments.chdir {
-        std::env::set_current_dir(folder)
-            .with_context(|| format!("cannot change to the folder `{}`", folder.display()))?;
+        std::env::set_current_dir(folder).map_err(|error| {
+            Usage(format!(
+                "cannot change to the folder `{0}`: {error}",
+                folder.display()
+            ))
+        })?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

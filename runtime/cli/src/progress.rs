@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use unskew_offline::Progress;
 use unskew_store::ApplyWatch;
 
@@ -84,6 +85,14 @@ impl Progress for Bars {
 pub(crate) struct Steps {
     spinner: Option<ProgressBar>,
     is_silent: bool,
+    warnings: Mutex<Vec<Warning>>,
+}
+
+/// What `apply` has to say about a transformation that it takes all the same.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Warning {
+    transformation: String,
+    message: String,
 }
 
 impl Steps {
@@ -97,7 +106,14 @@ impl Steps {
         Self {
             spinner,
             is_silent: output.is_json(),
+            warnings: Mutex::default(),
         }
+    }
+
+    /// What was warned of; with `--json` a part of the result.
+    pub(crate) fn warnings(&self) -> Vec<Warning> {
+        let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.clone()
     }
 
     /// Says what is done now.
@@ -131,6 +147,25 @@ impl ApplyWatch for Steps {
     fn verifying(&self, transformation: &str) {
         self.say(format!("verifying `{transformation}`"));
     }
+
+    fn warn(&self, transformation: &str, message: &str) {
+        let line = || crate::output::note(&format!("{} {message}", label()));
+        match &self.spinner {
+            Some(spinner) => spinner.suspend(line),
+            None if self.is_silent => {}
+            None => line(),
+        }
+        let warning = Warning {
+            transformation: transformation.to_owned(),
+            message: message.to_owned(),
+        };
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.push(warning);
+    }
+}
+
+fn label() -> impl std::fmt::Display {
+    console::style("warning:").for_stderr().yellow().bold()
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use common::{Repository, unskew};
@@ -38,7 +39,7 @@ fn the_schema_is_one_that_takes_definitions_and_refuses_others() {
 #[test]
 fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 15] = [
         (&[], "Usage"),
         (&["frobnicate"], "frobnicate"),
         (&["init"], "<NAME>"),
@@ -73,6 +74,15 @@ fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
         ),
         (&["serve", "--port", "70000"], "70000"),
         (&["list", "views"], "feature-views"),
+        (
+            &["parity", "-s", "a", "--url", "localhost:6566"],
+            "`localhost:6566` is no URL; write http://localhost:6566",
+        ),
+        (
+            &["materialize", "2025-01-02", "2025-01-01"],
+            "END 2025-01-01T00:00:00Z lies before START",
+        ),
+        (&["-C", "nowhere", "list"], "nowhere"),
     ];
     for (arguments, message) in cases {
         let ran = unskew(folder.path(), arguments);
@@ -124,9 +134,6 @@ fn outside_of_a_repository_every_command_says_how_to_get_into_one() {
             assert!(ran.stderr.contains(part), "{arguments:?}: {}", ran.stderr);
         }
     }
-    let ran = unskew(folder.path(), &["-C", "nowhere", "list"]);
-    assert_eq!(ran.code, 1);
-    assert!(ran.stderr.contains("nowhere"), "{}", ran.stderr);
 }
 
 #[test]
@@ -162,6 +169,12 @@ fn init_makes_a_repository_once() {
     std::fs::create_dir(folder.path().join("empty")).unwrap();
     unskew(&folder.path().join("empty"), &["init", "."]).done();
     assert!(folder.path().join("empty/unskew.yaml").is_file());
+    let ran = unskew(folder.path(), &["init", "größe café"]).done();
+    assert!(
+        ran.stdout.contains("\n  cd 'größe café'\n"),
+        "{}",
+        ran.stdout
+    );
     std::fs::write(folder.path().join("file"), "").unwrap();
     assert_eq!(unskew(folder.path(), &["init", "file"]).code, 1);
 }
@@ -241,6 +254,53 @@ fn a_repository_without_definitions_can_be_applied() {
     // The repository is found from a folder below it.
     let list = unskew(&below, &["list", "--json"]).done().json();
     assert_eq!(list["entities"][0]["name"], "customer");
+    let keys = serde_json::json!([{"name": "id", "type": "int64"}]);
+    assert_eq!(list["entities"][0]["join_keys"], keys);
+    let list = repository.run(&["list", "entities"]).done();
+    assert!(list.stdout.contains("id int64"), "{}", list.stdout);
+    // What changes is named.
+    repository.write(
+        "features/shop.yaml",
+        "entities: [{name: customer, join_keys: [{name: id, type: string}], owner: me}]\n",
+    );
+    let plan = repository.run(&["plan"]).done();
+    let line =
+        "updated  entity  customer  owner: none → me; join_keys.id.data_type: int64 → string\n";
+    assert!(plan.stdout.contains(line), "{}", plan.stdout);
+    let plan = repository.run(&["plan", "--json"]).done().json();
+    assert_eq!(plan["warnings"], Value::Array(Vec::new()));
+    assert_eq!(plan["objects"][0]["details"][0], "owner: none → me");
+}
+
+#[test]
+fn a_server_may_listen_on_a_host_by_its_name() {
+    let repository = Repository::empty("project: shop\n");
+    repository.write(
+        "features/shop.yaml",
+        "entities: [{name: customer, join_keys: [{name: id, type: int64}]}]\n",
+    );
+    repository.run(&["apply"]).done();
+    let mut server = repository
+        .command(&["serve", "--host", "localhost", "--port", "0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(server.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(
+        line.contains("on http://127.0.0.1:") || line.contains("on http://[::1]:"),
+        "{line}"
+    );
+    let ran = repository.run(&["serve", "--host", "no host", "--port", "0"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+    assert!(
+        ran.stderr.contains("`no host` is no address"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]

@@ -167,13 +167,16 @@ fn requests(repository: &Repository) {
     assert_eq!(answer["statuses"]["rides_today"][0], "IN_FUTURE");
 
     for (arguments, message) in [
-        (&["-e", "driver_id=1001"][..], "-r distance=float64"),
+        (
+            &["-e", "driver_id=1001"][..],
+            "`-r distance=VALUE` (float64)",
+        ),
         (&["-e", "driver_id=x", "-r", "distance=1"], "no int64"),
         (&["-e", "driver_id=1", "-e", "distance=1"], "-r distance="),
         (&["-e", "driver=1", "-r", "distance=1"], "driver_id (int64)"),
     ] {
         let ran = repository.run(&[&get[..3], arguments].concat());
-        assert_eq!(ran.code, 1, "{arguments:?}");
+        assert_eq!(ran.code, 2, "{arguments:?}");
         assert!(
             ran.stderr.contains(message),
             "{arguments:?}: {}",
@@ -186,7 +189,6 @@ fn requests(repository: &Repository) {
 fn gaps_are_named(repository: &Repository) {
     for (arguments, message) in [
         (&["materialize-incremental", "9999-01-01"][..], "after now"),
-        (&["materialize", "2025-01-02", "2025-01-01"], "before START"),
         (
             &["materialize-incremental", "2025-01-08", "-v", "drivers"],
             "driver_hourly",
@@ -437,7 +439,7 @@ fn a_changed_transformation(repository: &Repository) {
     );
     let changes = repository.run(&["plan"]).done().stdout;
     assert!(
-        changes.contains("updated  transformation  pickup"),
+        changes.contains("updated  transformation  pickup  component "),
         "{changes}"
     );
     assert!(!changes.contains("materialized anew"), "{changes}");
@@ -457,7 +459,36 @@ fn a_changed_transformation(repository: &Repository) {
         ran.stderr
     );
     assert!(ran.stderr.contains("no field `way`"), "{}", ran.stderr);
+    always_failing(repository, &source);
     repository.write("transforms/pickup/src/lib.rs", &source);
+}
+
+/// A component that reads a clock is no error, since it does not import one; but it says so.
+fn always_failing(repository: &Repository, source: &str) {
+    let clock = source.replace(
+        "-> Pickup {\n",
+        "-> Pickup {\n    let _ = std::time::SystemTime::now();\n",
+    );
+    repository.write("transforms/pickup/src/lib.rs", &clock);
+    let warnings = |ran: &common::Ran| -> Vec<String> {
+        let lines = ran.stderr.lines();
+        lines
+            .filter_map(|line| line.strip_prefix("warning: "))
+            .map(str::to_owned)
+            .collect()
+    };
+    let ran = repository.run(&["plan"]).done();
+    let [warning] = &warnings(&ran)[..] else {
+        panic!("{}", ran.stderr);
+    };
+    for part in ["`pickup` failed on all 256 generated rows", "no clock"] {
+        assert!(warning.contains(part), "{warning}");
+    }
+    let ran = repository.run(&["plan", "--json"]).done();
+    assert_eq!(ran.stderr, "");
+    let warning_of_json = &ran.json()["warnings"][0];
+    assert_eq!(warning_of_json["transformation"], "pickup");
+    assert_eq!(warning_of_json["message"], warning.as_str());
 }
 
 fn the_online_store_may_be_down(repository: &Repository) {

@@ -8,7 +8,7 @@
 //!
 //! What both sides mean by a value is here too, each rule once: [`types`] and [`values`] (coercion),
 //! [`json`] (values as text), [`time`] (what counts at an instant), [`row`] (the bytes of a stored
-//! row and of an entity key), and in [`view`] and [`plan`] what their digests name.
+//! row and of an entity key), [`sample`] (which keys stand for many), and in [`view`] and [`plan`] what their digests name.
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")
@@ -23,6 +23,7 @@ pub mod planner;
 pub mod project;
 pub mod resolve;
 pub mod row;
+pub mod sample;
 pub mod text;
 pub mod time;
 pub mod types;

@@ -23,6 +23,10 @@ pub struct About {
     /// Free labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// What it says about its join keys or features, by name; those of which it says nothing are
+    /// absent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub members: BTreeMap<String, About>,
 }
 
 /// A definition, and what it says about itself.

@@ -92,11 +92,6 @@ impl Component {
         self.size
     }
 
-    /// What it imports: nothing, or it would not have been loaded.
-    pub fn imports(&self) -> &[String] {
-        &[]
-    }
-
     /// What it says about itself.
     pub fn description(&self) -> &Description {
         &self.description

@@ -555,6 +555,25 @@ pub enum ViewRowsError {
         /// The event timestamp that was given.
         given: String,
     },
+    /// The component gave a created timestamp before that of the row from which it comes, or none.
+    #[error(
+        "feature view `{view}`: transformation `{transformation}` turned row {row}, created \
+         {source_created}, into a row {}; what it gives may not be created before that from which \
+         it comes",
+        created(given.as_deref())
+    )]
+    CreatedBeforeSource {
+        /// The view.
+        view: String,
+        /// The transformation.
+        transformation: String,
+        /// The source row.
+        row: usize,
+        /// The source row's created timestamp.
+        source_created: String,
+        /// The created timestamp that was given; `None`: null.
+        given: Option<String>,
+    },
     /// A column grew beyond what one batch holds.
     #[error("feature view `{view}`: too many values for one batch: {message}")]
     TooLarge {
@@ -574,9 +593,18 @@ impl ViewRowsError {
             Self::Failure { failure, .. } => {
                 failure.row = failure.row.map(|row| row + offset);
             }
-            Self::EventBeforeSource { row, .. } => *row += offset,
+            Self::EventBeforeSource { row, .. } | Self::CreatedBeforeSource { row, .. } => {
+                *row += offset;
+            }
             Self::NoColumn { .. } | Self::TooLarge { .. } => {}
         }
         self
     }
+}
+
+fn created(given: Option<&str>) -> String {
+    given.map_or_else(
+        || "without a created timestamp".to_owned(),
+        |given| format!("created {given}"),
+    )
 }

@@ -61,5 +61,5 @@ pub use evaluate::{Evaluated, Evaluator};
 pub use settings::Settings;
 pub use status::Status;
 pub use transform::{BatchRows, transform_batch, transform_on_demand};
-pub use verify::verify;
+pub use verify::{Verified, verify};
 pub use view_rows::{ViewRows, ViewRunner};

@@ -40,6 +40,9 @@ pub struct BatchRows {
     pub columns: Vec<ArrayRef>,
     /// The row given from which each row comes; never falling.
     pub source_row: Vec<u32>,
+    /// Set where the component gave the row, and not where it stands for one that the component
+    /// did not see or for which it failed; `None`: it gave all.
+    pub given: Option<NullBuffer>,
 }
 
 /// Runs an on-demand component: one row out for each row in, at the same place.
@@ -355,6 +358,7 @@ impl<'a> Run<'a> {
             return Ok(BatchRows {
                 columns,
                 source_row,
+                given: None,
             });
         }
         let (source_row, places) = self.places(unseen)?;
@@ -389,6 +393,7 @@ impl<'a> Run<'a> {
         Ok(BatchRows {
             columns,
             source_row,
+            given: places.and_then(|places| places.nulls().cloned()),
         })
     }
 

@@ -4,7 +4,7 @@
 //! component for which that makes a difference would give other features in serving than in
 //! training; so it is refused before it is ever registered.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -24,6 +24,18 @@ const ROWS: usize = 256;
 /// would hang a server.
 const MAX_TIMEOUTS: usize = 3;
 
+/// How a component did that may be registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// How many rows it was tried on.
+    pub rows: usize,
+    /// On how many of them it failed, or took too long. A component that fails on all of them may
+    /// be right, where none of them makes sense to it, and hardly is.
+    pub failed: usize,
+    /// The message of the first failure.
+    pub first: Option<String>,
+}
+
 /// Tries a component on 256 rows made up from its input types, edge cases first, the same on every
 /// machine: splitting, reordering and repeating rows may change no row's result by a bit.
 ///
@@ -33,7 +45,7 @@ const MAX_TIMEOUTS: usize = 3;
 ///
 /// # Errors
 /// Names the property, the row's inputs and both results.
-pub fn verify(component: &Component) -> Result<(), VerifyError> {
+pub fn verify(component: &Component) -> Result<Verified, VerifyError> {
     let inputs = samples::columns(&component.description().inputs, ROWS)
         .map_err(|error| impossible(component, &error))?;
     let mut check = Check {
@@ -45,7 +57,7 @@ pub fn verify(component: &Component) -> Result<(), VerifyError> {
     for trial in check.trials() {
         check.compare(&trial)?;
     }
-    Ok(())
+    Ok(check.verified())
 }
 
 fn impossible(component: &Component, error: &dyn fmt::Display) -> VerifyError {
@@ -67,8 +79,8 @@ enum RowResult {
     },
     /// The message with which it fails.
     Failed(String),
-    /// It takes too long alone, and is left out of what follows.
-    TooSlow,
+    /// It takes too long alone, which this message says, and is left out of what follows.
+    TooSlow(String),
 }
 
 impl fmt::Display for RowResult {
@@ -76,7 +88,7 @@ impl fmt::Display for RowResult {
         match self {
             Self::Rows { text, .. } => f.write_str(text),
             Self::Failed(message) => write!(f, "the failure `{message}`"),
-            Self::TooSlow => f.write_str("none in time"),
+            Self::TooSlow(_) => f.write_str("none in time"),
         }
     }
 }
@@ -97,18 +109,18 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn run_alone(&mut self) -> Result<(), VerifyError> {
-        let mut too_slow = BTreeSet::new();
+        let mut too_slow = BTreeMap::new();
         for row in 0..ROWS {
             let mut inputs = Vec::new();
             row::encode(&self.inputs, row, 0, None, &mut inputs);
-            if too_slow.contains(&inputs) {
-                self.alone.push(RowResult::TooSlow);
+            if let Some(message) = too_slow.get(&inputs) {
+                self.alone.push(RowResult::TooSlow(String::clone(message)));
                 continue;
             }
             let result = match self.call(&[row])? {
                 Ok(returned) => self.result(&returned, 0..returned.rows),
                 Err(error) if error.kind == CallErrorKind::Time => {
-                    too_slow.insert(inputs);
+                    too_slow.insert(inputs, error.message.clone());
                     if too_slow.len() > MAX_TIMEOUTS {
                         return Err(VerifyError::TooSlow {
                             provenance: self.component.description().provenance(),
@@ -117,13 +129,27 @@ impl Check<'_> {
                             message: error.message,
                         });
                     }
-                    RowResult::TooSlow
+                    RowResult::TooSlow(error.message)
                 }
                 Err(error) => RowResult::Failed(error.message),
             };
             self.alone.push(result);
         }
         Ok(())
+    }
+
+    fn verified(&self) -> Verified {
+        let failures = || {
+            self.alone.iter().filter_map(|result| match result {
+                RowResult::Rows { .. } => None,
+                RowResult::Failed(message) | RowResult::TooSlow(message) => Some(message),
+            })
+        };
+        Verified {
+            rows: self.alone.len(),
+            failed: failures().count(),
+            first: failures().next().cloned(),
+        }
     }
 
     fn trials(&self) -> Vec<Trial> {

@@ -12,7 +12,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use unskew_core::component::Kind;
 use unskew_core::digest::Digest;
 use unskew_core::time;
-use unskew_core::types::{DataType, ScalarType};
+use unskew_core::types::{DataType, ScalarType, UTC};
 use unskew_core::values::{ValueError, coerce};
 use unskew_core::view::{BatchTransformation, SourceBinding, View};
 
@@ -77,11 +77,14 @@ impl ViewRunner {
     /// Without a batch transformation they are the source's, row by row. With one, they are the
     /// rows that the component gives, with those join keys and timestamps that it does not give
     /// itself of the source row that each names. A source row without an event timestamp gives
-    /// rows without one, whatever the component says.
+    /// rows without one, whatever the component says, and so does one without a created timestamp.
+    /// A row that stands for one that the component did not see, or for which it failed, has the
+    /// source row's created timestamp in any case.
     ///
     /// # Errors
     /// A column is missing, a value is none of its type, the component failed under `on_error:
-    /// fail`, or it gave an event timestamp before the source row's. Rows are those of `source`.
+    /// fail`, or it gave an event or a created timestamp before the source row's, or no created
+    /// timestamp where the source row has one. Rows are those of `source`.
     pub fn run(&self, source: &RecordBatch) -> Result<ViewRows, ViewRowsError> {
         let event = self.source_column(source, &self.view.source.timestamp_field, TIMESTAMP)?;
         let created = match &self.view.source.created_timestamp_column {
@@ -146,10 +149,13 @@ impl ViewRunner {
             None => source_event,
         };
         let created = match &self.view.source.created_timestamp_column {
-            Some(name) => match self.given(batch, &rows, name, TIMESTAMP)? {
-                Some(given) => given,
-                None => self.taken(&of_source, created)?,
-            },
+            Some(name) => {
+                let source_created = self.taken(&of_source, created)?;
+                match self.given(batch, &rows, name, TIMESTAMP)? {
+                    Some(given) => self.checked_created(batch, &rows, &given, &source_created)?,
+                    None => source_created,
+                }
+            }
             None => new_null_array(&TIMESTAMP.arrow(), rows.source_row.len()),
         };
         let mut features = Vec::with_capacity(self.view.features.len());
@@ -249,6 +255,42 @@ impl ViewRunner {
         }
         let never = arrow::compute::is_null(source).map_err(|e| self.too_large(e.to_string()))?;
         nullif(given, &never).map_err(|error| self.too_large(error.to_string()))
+    }
+
+    /// The created timestamps that the component gave: none before the source row's, and none where
+    /// the source row has none. Where it gave no row they are the source's: a null would hide from
+    /// `materialize-incremental` that such a row arrived late.
+    fn checked_created(
+        &self,
+        batch: &BatchTransformation,
+        rows: &BatchRows,
+        given: &ArrayRef,
+        source: &ArrayRef,
+    ) -> Result<ArrayRef, ViewRowsError> {
+        let source_created = source.as_primitive::<TimestampMicrosecondType>();
+        let created = given.as_primitive::<TimestampMicrosecondType>();
+        let checked = source_created
+            .iter()
+            .zip(created.iter())
+            .enumerate()
+            .map(|(index, (before, given))| {
+                let of_component = rows.given.as_ref().is_none_or(|rows| rows.is_valid(index));
+                let Some(before) = before.filter(|_| of_component) else {
+                    return Ok(before);
+                };
+                match given {
+                    Some(given) if given >= before => Ok(Some(given)),
+                    _ => Err(ViewRowsError::CreatedBeforeSource {
+                        view: self.view.name.clone(),
+                        transformation: batch.name.clone(),
+                        row: rows.source_row[index] as usize,
+                        source_created: time::format(before),
+                        given: given.map(time::format),
+                    }),
+                }
+            })
+            .collect::<Result<TimestampMicrosecondArray, _>>()?;
+        Ok(Arc::new(checked.with_timezone(UTC)))
     }
 
     fn taken(&self, of_source: &SourceRows, column: &ArrayRef) -> Result<ArrayRef, ViewRowsError> {

@@ -3,13 +3,22 @@
 use std::fmt::Write as _;
 
 use console::style;
+use serde::Serialize;
 use unskew_store::{ChangeKind, Changes};
 
 use crate::Outcome;
 use crate::output::Output;
-use crate::progress::Steps;
+use crate::progress::{Steps, Warning};
 use crate::repository;
 use crate::table::Table;
+
+/// The changes for a program: with the warnings, which are on stderr for a person.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    changes: &'a Changes,
+    warnings: Vec<Warning>,
+}
 
 /// Shows what `apply` would change.
 pub(crate) async fn plan(output: &Output) -> anyhow::Result<Outcome> {
@@ -17,7 +26,11 @@ pub(crate) async fn plan(output: &Output) -> anyhow::Result<Outcome> {
     let steps = Steps::new(output);
     let changes = store.plan(&steps).await?;
     steps.clear();
-    output.print(&changes, |changes| {
+    let report = Report {
+        changes: &changes,
+        warnings: steps.warnings(),
+    };
+    output.print(&report, |Report { changes, .. }| {
         let end = if changes.any() {
             "nothing is changed yet; `unskew apply` does it".to_owned()
         } else {
@@ -34,7 +47,11 @@ pub(crate) async fn apply(output: &Output) -> anyhow::Result<Outcome> {
     let steps = Steps::new(output);
     let changes = store.apply(&steps).await?;
     steps.clear();
-    output.print(&changes, |changes| {
+    let report = Report {
+        changes: &changes,
+        warnings: steps.warnings(),
+    };
+    output.print(&report, |Report { changes, .. }| {
         let end = if changes.any() {
             format!("applied as state {}", changes.state)
         } else {
@@ -56,7 +73,8 @@ fn shown(changes: &Changes, end: &str) -> String {
     };
     let mut table = Table::plain();
     for object in objects() {
-        table.row([verb(object.change), object.kind, &object.name]);
+        let details = object.details.join("; ");
+        table.row([verb(object.change), object.kind, &object.name, &details]);
     }
     let mut text = String::new();
     for (line, object) in table.lines().zip(objects()) {
@@ -107,18 +125,23 @@ mod tests {
             kind,
             name: name.to_owned(),
             change,
+            details: Vec::new(),
+        };
+        let updated = Change {
+            details: vec!["ttl: 7d → 8d".to_owned(), "online: true → false".to_owned()],
+            ..object("feature view", "stats", ChangeKind::Updated)
         };
         let changes = Changes {
             state: 2,
             objects: vec![
                 object("entity", "driver", ChangeKind::Unchanged),
-                object("feature view", "stats", ChangeKind::Updated),
+                updated,
                 object("alias", "other", ChangeKind::Deleted),
             ],
             materialize: vec!["stats".to_owned()],
         };
         let expected = "\
-updated  feature view  stats
+updated  feature view  stats  ttl: 7d → 8d; online: true → false
 deleted  alias         other
 1 unchanged
 to be materialized anew: stats; `unskew materialize-incremental END`

@@ -13,7 +13,7 @@ use unskew_store::FeatureStore;
 
 use crate::Outcome;
 use crate::arguments::{self, Kind};
-use crate::commands::list::{States, join_keys, span};
+use crate::commands::list::{States, join_keys, named_keys, span};
 use crate::commands::transform::fields;
 use crate::document::{Document, Rows};
 use crate::output::Output;
@@ -25,8 +25,7 @@ pub(crate) async fn run(
     output: &Output,
 ) -> anyhow::Result<Outcome> {
     let store = repository::open()?;
-    let applied = store.applied().await?;
-    let (project, name) = (applied.project(), arguments.name.as_str());
+    let (project, name) = (&store.state()?.project, arguments.name.as_str());
     let description = match arguments.kind {
         Kind::Entities => entity(project, name)?,
         Kind::Sources => source(project, name)?,
@@ -132,6 +131,7 @@ async fn view(store: &FeatureStore, project: &Project, name: &str) -> anyhow::Re
     document.value("digest", view.digest().to_string());
     document.value("watermark", states.watermark(&view.name));
     document.value("gaps", states.gaps(&view.name));
+    document.value("unfinished", states.unfinished(&view.name));
     document.value("online_store", states.unavailable.clone());
     let aliases = project.aliases.values().map(|alias| &alias.value);
     let aliases = aliases.filter(|alias| alias.alias_of == name);
@@ -149,9 +149,7 @@ fn alias(project: &Project, defined: &Defined<Alias>) -> Document {
     let mut document = begin("feature view", &alias.name, &defined.about);
     document.value("alias_of", alias.alias_of.as_str());
     if let Some((view, keys)) = project.lookup(&alias.name) {
-        let keys = keys.iter().zip(&view.keys);
-        let keys = keys.map(|(name, key)| format!("{name} {}", key.data_type));
-        document.value("join_keys", keys.collect::<Value>());
+        document.value("join_keys", named_keys(keys, &view.keys));
         add_view(&mut document, view);
     }
     document

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use anyhow::{anyhow, bail};
 use arrow::array::{Array, ArrayRef, StringArray, TimestampMicrosecondArray};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -15,6 +14,7 @@ use crate::Outcome;
 use crate::arguments;
 use crate::clock;
 use crate::document::Ordered;
+use crate::error::Usage;
 use crate::output::Output;
 use crate::repository;
 use crate::table::Table;
@@ -57,12 +57,13 @@ pub(crate) async fn run(
 }
 
 /// The one row that both options make up.
-fn rows(as_of: i64, keys: &Side<'_>, request: &Side<'_>) -> anyhow::Result<RequestRows> {
+fn rows(as_of: i64, keys: &Side<'_>, request: &Side<'_>) -> Result<RequestRows, Usage> {
     keys.check(request)?;
     request.check(keys)?;
     let missing: Vec<_> = keys.missing().chain(request.missing()).collect();
     if !missing.is_empty() {
-        bail!("something is missing; give {}", missing.join(" "));
+        let missing = missing.join(", ");
+        return Err(Usage(format!("something is missing; give {missing}")));
     }
     Ok(RequestRows {
         as_of: TimestampMicrosecondArray::from(vec![as_of]).with_timezone(UTC),
@@ -81,7 +82,7 @@ struct Side<'a> {
 
 impl Side<'_> {
     /// Refuses a value that is given twice, to nobody, or with the option of the other side.
-    fn check(&self, other: &Self) -> anyhow::Result<()> {
+    fn check(&self, other: &Self) -> Result<(), Usage> {
         let Self { option, what, .. } = self;
         let wants = |side: &Self, name: &str| side.fields.iter().any(|field| field.name == name);
         for (index, (name, _)) in self.given.iter().enumerate() {
@@ -89,22 +90,23 @@ impl Side<'_> {
                 .iter()
                 .any(|(earlier, _)| earlier == name)
             {
-                bail!("`{option} {name}=…` is given twice; get-online asks for one row");
+                return Err(Usage(format!(
+                    "`{option} {name}=…` is given twice; get-online asks for one row"
+                )));
             }
             if wants(self, name) {
                 continue;
             }
             if wants(other, name) {
-                bail!(
+                return Err(Usage(format!(
                     "`{name}` is a {}; write `{} {name}=…`",
-                    other.what,
-                    other.option
-                );
+                    other.what, other.option
+                )));
             }
-            bail!(
+            return Err(Usage(format!(
                 "no {what} `{name}`; the {what}s are: {}",
                 typed(self.fields)
-            );
+            )));
         }
         Ok(())
     }
@@ -120,28 +122,29 @@ impl Side<'_> {
             .fields
             .iter()
             .filter(|field| self.value(field).is_none());
-        missing.map(|field| format!("`{} {}={}`", self.option, field.name, field.data_type))
+        missing.map(|field| {
+            format!(
+                "`{} {}=VALUE` ({})",
+                self.option, field.name, field.data_type
+            )
+        })
     }
 
     /// A column of one row for each field.
-    fn columns(&self) -> anyhow::Result<Vec<ArrayRef>> {
+    fn columns(&self) -> Result<Vec<ArrayRef>, Usage> {
         let column = |field| self.column(field, self.value(field).unwrap_or_default());
         self.fields.iter().map(column).collect()
     }
 
-    fn column(&self, field: &Field, value: &str) -> anyhow::Result<ArrayRef> {
+    fn column(&self, field: &Field, value: &str) -> Result<ArrayRef, Usage> {
         let is_text = field.data_type == DataType::Scalar(ScalarType::String);
         let value = (is_text || !value.is_empty()).then_some(value);
         let value = StringArray::from(vec![value]);
         values::from_text(&value, field.data_type).map_err(|error| {
-            anyhow!(
+            Usage(format!(
                 "{} {}: {} is no {}{}",
-                self.option,
-                field.name,
-                error.value,
-                error.wanted,
-                error.hint
-            )
+                self.option, field.name, error.value, error.wanted, error.hint
+            ))
         })
     }
 }
@@ -247,7 +250,7 @@ mod tests {
         let cases: [(&[(&str, &str)], &str); 5] = [
             (
                 &[("id", "1")],
-                "something is missing; give `-e name=string`",
+                "something is missing; give `-e name=VALUE` (string)",
             ),
             (
                 &[("id", "1"), ("id", "2")],

@@ -19,8 +19,7 @@ use crate::repository;
 /// Lists one kind, or all.
 pub(crate) async fn run(arguments: &arguments::List, output: &Output) -> anyhow::Result<Outcome> {
     let store = repository::open()?;
-    let applied = store.applied().await?;
-    let project = applied.project();
+    let project = &store.state()?.project;
     let mut list = Document::default();
     let kinds = Kind::ALL.into_iter();
     for kind in kinds.filter(|kind| arguments.kind.is_none_or(|only| only == *kind)) {
@@ -76,12 +75,22 @@ impl States {
         let gaps = self.views.get(view).map(|status| status.gaps.as_slice());
         gaps.unwrap_or_default().iter().map(|&it| gap(it)).collect()
     }
+
+    /// Up to where a materialization of a view goes that has begun and not ended, or was cut off.
+    pub(crate) fn unfinished(&self, view: &str) -> Value {
+        instant(self.views.get(view).and_then(|status| status.unfinished))
+    }
 }
 
-/// `name type` of each join key.
+/// Name and type of each join key.
 pub(crate) fn join_keys(keys: &[JoinKey]) -> Value {
-    keys.iter()
-        .map(|key| format!("{} {}", key.name, key.data_type))
+    named_keys(keys.iter().map(|key| key.name.as_str()), keys)
+}
+
+/// Join keys under other names.
+pub(crate) fn named_keys<'a>(names: impl IntoIterator<Item = &'a str>, keys: &[JoinKey]) -> Value {
+    let keys = names.into_iter().zip(keys);
+    keys.map(|(name, key)| json!({"name": name, "type": key.data_type}))
         .collect()
 }
 
@@ -136,6 +145,7 @@ fn views(project: &Project, states: &States) -> Rows {
         "online",
         "watermark",
         "gaps",
+        "unfinished",
         "digest",
     ]);
     for defined in project.views.values() {
@@ -149,6 +159,7 @@ fn views(project: &Project, states: &States) -> Rows {
             json!(view.online),
             states.watermark(&view.name),
             states.gaps(&view.name),
+            states.unfinished(&view.name),
             json!(view.digest().to_string()),
         ]);
     }
@@ -157,18 +168,16 @@ fn views(project: &Project, states: &States) -> Rows {
         let Some((view, keys)) = project.lookup(&alias.name) else {
             continue;
         };
-        let typed = keys.iter().zip(&view.keys);
         rows.row([
             json!(alias.name),
             json!(alias.alias_of),
-            typed
-                .map(|(name, key)| format!("{name} {}", key.data_type))
-                .collect(),
+            named_keys(keys, &view.keys),
             json!(view.features.len()),
             span(view.ttl),
             json!(view.online),
             states.watermark(&view.name),
             states.gaps(&view.name),
+            states.unfinished(&view.name),
             json!(view.digest().to_string()),
         ]);
     }

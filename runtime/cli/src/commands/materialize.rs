@@ -6,12 +6,13 @@ use std::sync::Arc;
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 use unskew_core::time;
-use unskew_store::{Gap, Materialize, MaterializeSpan, Materialized};
+use unskew_store::{Gap, Materialize, MaterializeSpan, Materialized, StoreError};
 
 use crate::Outcome;
 use crate::arguments;
 use crate::clock::{self, Stopwatch};
 use crate::document::{Document, Rows};
+use crate::error::Usage;
 use crate::output::Output;
 use crate::progress::Bars;
 use crate::repository;
@@ -22,6 +23,9 @@ pub(crate) async fn range(
     output: &Output,
 ) -> anyhow::Result<Outcome> {
     let arguments::Materialize { start, end, views } = arguments;
+    if end < start {
+        return Err(Usage(StoreError::EmptySpan { start, end }.to_string()).into());
+    }
     run(MaterializeSpan::Range { start, end }, views, output).await
 }
 

@@ -25,6 +25,7 @@ struct Report<'a> {
     as_of: String,
     rows: u64,
     features: u64,
+    present: u64,
     differences: u64,
     first: &'a [Difference],
     failed_alike: u64,
@@ -52,7 +53,7 @@ pub(crate) async fn run(arguments: arguments::Parity, output: &Output) -> anyhow
     let report = store.parity(request, path).await?;
     steps.clear();
     output.print(&Report::new(&arguments.service, &report), |_| text(&report))?;
-    Ok(if report.differences == 0 {
+    Ok(if report.is_equal() {
         Outcome::Done
     } else {
         Outcome::Bad
@@ -67,6 +68,7 @@ impl<'a> Report<'a> {
             as_of: time::format(report.as_of),
             rows: report.rows,
             features: report.features,
+            present: report.present,
             differences: report.differences,
             first: &report.first,
             failed_alike: report.failed_alike,
@@ -98,7 +100,11 @@ fn text(report: &ParityReport) -> String {
     }
     if report.failed_alike > 0 {
         let rows = HumanCount(report.failed_alike);
-        let _ = writeln!(text, "{rows} rows fail alike on both paths");
+        let first = report.first_failure.as_deref().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "{rows} further rows fail alike on both paths, the first: {first}"
+        );
     }
     for (view, rows) in report.lag.iter().filter(|(_, rows)| **rows > 0) {
         let _ = writeln!(
@@ -107,6 +113,12 @@ fn text(report: &ParityReport) -> String {
             HumanCount(*rows)
         );
     }
+    let _ = writeln!(
+        text,
+        "{} of {} values are present, the others null",
+        HumanCount(report.present),
+        HumanCount(report.rows * report.features)
+    );
     let _ = writeln!(
         text,
         "plan {}\nas of {}",
@@ -136,6 +148,7 @@ mod tests {
             as_of: 0,
             rows: 1_000,
             features: 2,
+            present: 1_500,
             differences: 3,
             first: vec![Difference {
                 row: 7,
@@ -145,6 +158,7 @@ mod tests {
                 request: "null".to_owned(),
             }],
             failed_alike: 4,
+            first_failure: Some("it was refused".to_owned()),
             lag: [("stats".to_owned(), 5), ("other".to_owned(), 0)].into(),
         };
         let expected = format!(
@@ -153,8 +167,9 @@ ROW  INPUT     FEATURE  TRAINING  REQUEST
   7  {{\"id\":1}}  score    0.5       null
 and 2 more
 
-4 rows fail alike on both paths
+4 further rows fail alike on both paths, the first: it was refused
 `stats` lags: 5 rows of its history are newer than its watermark, and not compared
+1,500 of 2,000 values are present, the others null
 plan {}
 as of 1970-01-01T00:00:00Z
 parity: 1,000 rows, 2 features, 3 differences

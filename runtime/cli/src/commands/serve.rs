@@ -1,6 +1,6 @@
 //! `unskew serve`: answers requests over HTTP.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -22,10 +22,7 @@ pub(crate) async fn run(arguments: &arguments::Serve, output: &Output) -> anyhow
     let store = repository::open()?;
     // What cannot be served is said before an address is.
     store.applied().await?;
-    let address = SocketAddr::new(arguments.host, arguments.port);
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}; `--port 0` takes any port that is free")
-    })?;
+    let listener = listen(&arguments.host, arguments.port).await?;
     let stop = Stop::new()?;
     let serving = Serving {
         project: &store.settings().project,
@@ -37,6 +34,27 @@ pub(crate) async fn run(arguments: &arguments::Serve, output: &Output) -> anyhow
     })?;
     unskew_server::serve(store, listener, stop.wait()).await?;
     Ok(Outcome::Done)
+}
+
+/// Listens on the first address of `host` on which this can be done.
+async fn listen(host: &str, port: u16) -> anyhow::Result<TcpListener> {
+    let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+        Ok(address) => vec![SocketAddr::new(address, port)],
+        Err(_) => tokio::net::lookup_host((host, port))
+            .await
+            .with_context(|| {
+                format!("`{host}` is no address and no name of a host; `--host 127.0.0.1` is valid")
+            })?
+            .collect(),
+    };
+    let listener = TcpListener::bind(addresses.as_slice()).await;
+    listener.with_context(|| {
+        let place = match addresses.as_slice() {
+            [address] => address.to_string(),
+            _ => format!("{host}:{port}"),
+        };
+        format!("cannot listen on {place}; `--port 0` takes any port that is free")
+    })
 }
 
 /// The signals that end a server.

@@ -36,13 +36,23 @@ impl Problems {
     }
 
     /// `value`, unless there is a problem.
-    pub(crate) fn or<T>(mut self, value: T) -> Result<T, Self> {
-        if self.0.is_empty() {
-            return Ok(value);
+    pub(crate) fn or<T>(self, value: T) -> Result<T, Self> {
+        match self.0.is_empty() {
+            true => Ok(value),
+            false => Err(self.sorted()),
         }
+    }
+
+    /// In the order of files and lines, each once.
+    pub(super) fn sorted(mut self) -> Self {
+        self.sort();
+        self
+    }
+
+    /// Sorts by file and line, and keeps each problem once.
+    pub(super) fn sort(&mut self) {
         self.0.sort();
         self.0.dedup();
-        Err(self)
     }
 }
 

@@ -1,57 +1,80 @@
 //! The JSON Schema of the definition files, and messages for what does not keep to it.
 
+use std::collections::BTreeSet;
+
 use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
 use schemars::JsonSchema;
 use serde_json::Value;
 
-use super::problem::{Place, Problems};
+use super::problem::{Place, Problems, below};
 use super::shape::{FeatureFile, ProjectFile};
+use super::yaml::Document;
 use crate::text;
 
-/// The JSON Schema of `unskew.yaml` and of `features/*.yaml`: one document that takes either.
+/// The JSON Schema of `unskew.yaml` and of `features/*.yaml`: one document, that checks each file as
+/// what it is.
 pub fn json_schema() -> Value {
     let mut schema = schemars::generate::SchemaSettings::draft2020_12().into_generator();
     let project = schema.subschema_for::<ProjectFile>();
     let features = schema.subschema_for::<FeatureFile>();
+    let has = |key: &str| serde_json::json!({ "required": [key] });
     serde_json::json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Unskew definitions: unskew.yaml and features/*.yaml",
-        "anyOf": [project, features],
+        // Keys that only a project file has. With `anyOf` in place of a choice, an editor would
+        // complain of either file by what the other lacks.
+        "if": {
+            "type": "object",
+            "anyOf": [has("project"), has("registry"), has("online_store")],
+        },
+        "then": project,
+        "else": features,
         "$defs": schema.take_definitions(true),
     })
 }
 
-/// Checks `value` against the schema of `T`; every violation becomes a problem. Unknown keys are
-/// told apart, and taken out of `value`: the rest may be right without them.
+/// Checks a document against the schema of `T`: every violation becomes a problem, unless it is of
+/// a value that is spoilt. Gives the places of all that violates it. Unknown keys are not among
+/// them: they are taken out, and the rest may be right without them.
 pub(super) fn check<T: JsonSchema>(
-    value: &mut Value,
-    root: &Place,
-    unknown_keys: &mut Problems,
+    document: &mut Document,
     problems: &mut Problems,
-) {
+) -> Vec<String> {
     let schema = schemars::schema_for!(T).to_value();
     let validator = match jsonschema::validator_for(&schema) {
         Ok(validator) => validator,
-        Err(error) => return problems.at(root, format_args!("the schema is broken: {error}")),
+        Err(error) => {
+            let message = format_args!("the schema is broken: {error}");
+            problems.at(&document.root, message);
+            return vec![String::new()];
+        }
     };
-    for (pointer, key) in report(&validator, value, &schema, root, unknown_keys, problems) {
-        if let Some(Value::Object(object)) = value.pointer_mut(&pointer) {
+    let (wrong, unknown) = report(&validator, document, &schema, problems);
+    for (pointer, key) in unknown {
+        if let Some(Value::Object(object)) = document.value.pointer_mut(&pointer) {
             object.remove(&key);
         }
     }
+    wrong
 }
 
-/// Reports every violation; gives the unknown keys, each with the place of its object.
+/// An unknown key, with the place of its object.
+type UnknownKey = (String, String);
+
+/// Reports every violation; gives the places of all, and the unknown keys.
 fn report(
     validator: &Validator,
-    value: &Value,
+    document: &Document,
     schema: &Value,
-    root: &Place,
-    unknown_keys: &mut Problems,
     problems: &mut Problems,
-) -> Vec<(String, String)> {
-    let mut unknown = Vec::new();
+) -> (Vec<String>, Vec<UnknownKey>) {
+    let Document {
+        value,
+        root,
+        spoilt,
+    } = document;
+    let (mut wrong, mut unknown) = (Vec::new(), Vec::new());
     for error in validator.iter_errors(value) {
         let pointer = error.instance_path().to_string();
         let place = Place {
@@ -69,18 +92,23 @@ fn report(
                         _ => "",
                     };
                     let message = format!("unknown key `{key}`; valid: {valid}{hint}");
-                    unknown_keys.at(&place.at(key), message);
+                    problems.at(&place.at(key), message);
                     unknown.push((pointer.clone(), key.clone()));
                 }
+                continue;
             }
             ValidationErrorKind::Required { property } => {
                 let property = property
                     .as_str()
                     .map_or_else(|| property.to_string(), str::to_owned);
-                let wanted = at(schema, &format!("{pointer}/{property}"))
+                let missing = below(&pointer, &property);
+                let wanted = at(schema, &missing)
                     .map_or_else(String::new, |s| format!("; wanted {}", wanted(s, schema)));
                 problems.at(&place, format!("`{property}` is missing{wanted}"));
+                wrong.push(missing);
+                continue;
             }
+            _ if is_spoilt(spoilt, &pointer) => {}
             ValidationErrorKind::Type { .. }
             | ValidationErrorKind::Enum { .. }
             | ValidationErrorKind::AnyOf { .. }
@@ -99,8 +127,15 @@ fn report(
             }
             _ => problems.at(&place, error.to_string()),
         }
+        wrong.push(pointer);
     }
-    unknown
+    (wrong, unknown)
+}
+
+/// Whether the value at `pointer`, or one in it, has a problem already.
+fn is_spoilt(spoilt: &BTreeSet<String>, pointer: &str) -> bool {
+    let mut below = spoilt.iter().filter_map(|at| at.strip_prefix(pointer));
+    below.any(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A value as a message shows it.

@@ -116,6 +116,12 @@ pub struct JoinKeyShape {
     /// What it is.
     #[serde(default)]
     pub description: Option<String>,
+    /// Who answers for it.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// Free labels.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// A source: where history lies.

@@ -60,10 +60,15 @@ impl Resolver<'_> {
         }
     }
 
-    /// Whether a feature view is called `target`; a problem if none is.
+    /// Whether a feature view is called `target`, and one only; a problem if none is.
     fn is_view(&mut self, target: &str, place: &Place) -> bool {
         let shapes = || self.definitions.feature_views.iter().map(|d| &d.value);
         let views = || shapes().filter(|shape| shape.alias_of.is_none());
+        let omitted = &self.definitions.omitted.views;
+        // What was left out has its own problem.
+        if omitted.contains(target) {
+            return false;
+        }
         if views().any(|shape| shape.name == target) {
             return true;
         }
@@ -73,6 +78,7 @@ impl Resolver<'_> {
             Some(view) => {
                 format!("`{target}` is itself an alias, of `{view}`; name a feature view: {valid}")
             }
+            None if omitted.is_nameless => return false,
             None => format!("no feature view `{target}`; there are: {valid}"),
         };
         self.problems.at(&place.at("alias_of"), message);

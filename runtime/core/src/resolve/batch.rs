@@ -68,7 +68,7 @@ impl Resolver<'_> {
                 let message = format!(
                     "{input} is {}, and column `{column}` of {} is {found}",
                     field.data_type,
-                    source.name()
+                    source.name_of(column)
                 );
                 self.problems.at(at, message);
             }

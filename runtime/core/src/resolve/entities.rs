@@ -54,7 +54,7 @@ impl<'a> Resolver<'a> {
                 };
                 let defined = Defined {
                     value: entity,
-                    about: about!(shape),
+                    about: about!(shape, &shape.join_keys),
                 };
                 self.project.entities.insert(shape.name.clone(), defined);
             }
@@ -80,6 +80,8 @@ impl<'a> Resolver<'a> {
                     continue;
                 }
                 (None, _) if found.has_problem => continue,
+                // The view that gives it a type may be one that was left out.
+                (None, None) if self.definitions.omitted.views.any() => continue,
                 (None, Some((source, unfit))) => format!(
                     "join key `{name}` is {unfit} in {source}, which no join key can be; types are \
                      {valid}"
@@ -149,26 +151,31 @@ impl<'a> Resolver<'a> {
         types: &mut KeyTypes<'_>,
     ) {
         let source = shape.source.as_ref();
-        let Some(source) = source.and_then(|name| self.project.sources.get(name)) else {
-            return;
-        };
-        let transformation = shape.transformation.as_ref();
-        let transformation = transformation.and_then(|name| batch.get(name));
-        let origin = Origin {
-            source: &source.value,
-            schema: self.schema(&source.value.name),
-            batch: transformation.map(|defined| &defined.value),
+        let source = source.and_then(|name| self.source(name));
+        let transformation = shape.transformation.as_ref().map(|name| batch.get(name));
+        // Where one of these is not known, which is a problem of its own, nor are the columns.
+        let origin = match (source, transformation) {
+            (Some(_), Some(None)) | (None, _) => None,
+            (Some(source), transformation) => Some(Origin {
+                source,
+                schema: self.schema(&source.name),
+                batch: transformation.flatten().map(|defined| &defined.value),
+            }),
         };
         for ((entity, key), found) in types {
             let is_of_view = shape.entities.iter().flatten().any(|name| name == entity);
             if !is_of_view || found.known.is_some() || found.is_wrong {
                 continue;
             }
+            let Some(origin) = origin else {
+                found.has_problem = true;
+                continue;
+            };
             match origin.column(key) {
                 Some(Ok(DataType::Scalar(scalar))) if ScalarType::JOIN_KEYS.contains(&scalar) => {
                     found.known = Some(scalar);
                 }
-                Some(Ok(unfit)) => found.unfit = Some((origin.name(), unfit)),
+                Some(Ok(unfit)) => found.unfit = Some((origin.name_of(key), unfit)),
                 // The view names a column that is not there, or the source could not be read.
                 Some(Err(message)) => {
                     found.has_problem = true;

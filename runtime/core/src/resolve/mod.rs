@@ -18,6 +18,7 @@ use crate::digest::Digest;
 use crate::plan::EVENT_TIMESTAMP;
 use crate::project::Project;
 use crate::text;
+use crate::view::Source;
 
 /// What the definitions stand on, by name; an `Err` is why it could not be had.
 #[derive(Debug, Default)]
@@ -27,9 +28,6 @@ pub struct Surroundings {
     /// The component of each transformation.
     pub components: BTreeMap<String, Result<(Digest, Description), String>>,
 }
-
-/// Names that stand for something in references.
-const RESERVED: [&str; 4] = ["request", "key", "value", EVENT_TIMESTAMP];
 
 /// Resolves all definitions.
 ///
@@ -47,9 +45,8 @@ pub fn resolve(
             name: project.to_owned(),
             ..Project::default()
         },
-        problems: definitions.unknown_keys.clone(),
+        problems: definitions.problems.clone(),
     };
-    resolver.names();
     resolver.sources();
     let batch = resolver.batch_transformations();
     resolver.entities(&batch);
@@ -75,70 +72,23 @@ macro_rules! about {
             description: $shape.description.clone(),
             owner: $shape.owner.clone(),
             tags: $shape.tags.clone(),
+            members: Default::default(),
+        }
+    };
+    ($shape:expr, $members:expr) => {
+        $crate::project::About {
+            members: $members
+                .into_iter()
+                .map(|member| (member.name.clone(), $crate::resolve::about!(member)))
+                .filter(|(_, about)| *about != $crate::project::About::default())
+                .collect(),
+            ..$crate::resolve::about!($shape)
         }
     };
 }
 use about;
 
 impl<'a> Resolver<'a> {
-    /// Names are names, and stand for one thing in their namespace.
-    fn names(&mut self) {
-        let definitions = self.definitions;
-        let named = |what: &'static str, name: &'a str, place: &Place| (what, name, place.clone());
-        let entities: Vec<_> = definitions
-            .entities
-            .iter()
-            .map(|d| named("entity", &d.value.name, &d.place))
-            .collect();
-        let sources: Vec<_> = definitions
-            .sources
-            .iter()
-            .map(|d| named("source", &d.value.name, &d.place))
-            .collect();
-        let services: Vec<_> = definitions
-            .feature_services
-            .iter()
-            .map(|d| named("feature service", &d.value.name, &d.place))
-            .collect();
-        let views = definitions.feature_views.iter().map(|d| {
-            let what = if d.value.alias_of.is_some() {
-                "alias"
-            } else {
-                "feature view"
-            };
-            named(what, &d.value.name, &d.place)
-        });
-        let transformations = definitions
-            .transformations
-            .iter()
-            .map(|d| named("transformation", &d.value.name, &d.place));
-        let lookups: Vec<_> = views.chain(transformations).collect();
-        for (_, name, place) in &lookups {
-            if RESERVED.contains(name) {
-                let message = format!("`{name}` is reserved; so are {}", text::list(RESERVED));
-                self.problems.at(&place.at("name"), message);
-            }
-        }
-        for namespace in [entities, sources, services, lookups] {
-            let mut seen: BTreeMap<&str, (&str, Place)> = BTreeMap::new();
-            for (what, name, place) in namespace {
-                let at = place.at("name");
-                check_name(name, what, &at, &mut self.problems);
-                if let Some((other, first)) = seen.get(name) {
-                    let message = format!(
-                        "{what} `{name}` is called like the {other} at {}:{}; a name stands for one \
-                         thing",
-                        first.file.name,
-                        first.line()
-                    );
-                    self.problems.at(&at, message);
-                } else {
-                    seen.insert(name, (what, at));
-                }
-            }
-        }
-    }
-
     /// The schema of a source, if it could be read.
     fn schema(&self, source: &str) -> Option<&'a Schema> {
         self.surroundings.sources.get(source)?.as_ref().ok()
@@ -154,25 +104,45 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Views, aliases and transformations that are defined and could not be resolved.
-    fn broken(&self) -> BTreeSet<&'a str> {
-        let views = self
-            .definitions
-            .feature_views
-            .iter()
-            .map(|d| d.value.name.as_str());
-        let transformations = self
-            .definitions
-            .transformations
-            .iter()
-            .map(|d| d.value.name.as_str());
-        views
-            .chain(transformations)
-            .filter(|name| {
-                self.project.lookup(name).is_none()
-                    && !self.project.transformations.contains_key(*name)
-            })
-            .collect()
+    /// The source called `name`, if there is one, and one only.
+    fn source(&self, name: &str) -> Option<&Source> {
+        let is_omitted = self.definitions.omitted.sources.contains(name);
+        let source = self.project.sources.get(name);
+        source.filter(|_| !is_omitted).map(|defined| &defined.value)
+    }
+
+    /// Views, aliases and transformations of which it is not known what they are.
+    fn broken(&self) -> Broken<'a> {
+        let definitions = self.definitions;
+        let views = definitions.feature_views.iter().map(|d| &d.value.name);
+        let transformations = definitions.transformations.iter().map(|d| &d.value.name);
+        let (mut sound, mut names) = (BTreeSet::new(), BTreeSet::new());
+        for name in views.chain(transformations).map(String::as_str) {
+            let is_resolved = self.project.lookup(name).is_some()
+                || self.project.transformations.contains_key(name);
+            match is_resolved {
+                true => sound.insert(name),
+                false => names.insert(name),
+            };
+        }
+        let mut is_open = false;
+        for omitted in [&definitions.omitted.views, &definitions.omitted.transformations] {
+            names.extend(omitted.names.iter().map(String::as_str));
+            is_open |= omitted.is_nameless;
+        }
+        Broken {
+            sound,
+            names,
+            is_open,
+        }
+    }
+
+    /// Whether every join key that there is is known.
+    fn knows_all_keys(&self) -> bool {
+        let omitted = &self.definitions.omitted;
+        !omitted.entities.any()
+            && !self.broken().any()
+            && self.project.entities.len() == self.definitions.entities.len()
     }
 
     /// Whether `owner` and its `member` exist; says what there is if not.
@@ -201,6 +171,28 @@ impl<'a> Resolver<'a> {
             )),
             _ => Ok(()),
         }
+    }
+}
+
+/// Views, aliases and transformations of which it is not known what they are: what refers to them
+/// has no problem of its own.
+struct Broken<'a> {
+    /// The others.
+    sound: BTreeSet<&'a str>,
+    /// Their names: they could not be resolved, or were left out.
+    names: BTreeSet<&'a str>,
+    /// Whether there are some whose names are not known.
+    is_open: bool,
+}
+
+impl Broken<'_> {
+    /// Whether `name` is one of them, or may be.
+    fn contains(&self, name: &str) -> bool {
+        self.names.contains(name) || (self.is_open && !self.sound.contains(name))
+    }
+
+    fn any(&self) -> bool {
+        self.is_open || !self.names.is_empty()
     }
 }
 

@@ -36,7 +36,7 @@ impl Resolver<'_> {
                     match problem {
                         // Where these lie, they were reported.
                         PlanError::Cycle(_) => {}
-                        PlanError::UnknownView { name, .. } if broken.contains(name.as_str()) => {}
+                        PlanError::UnknownView { name, .. } if broken.contains(&name) => {}
                         other => self.problems.at(&list, other),
                     }
                 }

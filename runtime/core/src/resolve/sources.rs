@@ -3,7 +3,7 @@
 use arrow::datatypes::Schema;
 
 use super::{Resolver, about, no_column};
-use crate::definitions::{Located, Place};
+use crate::definitions::{Located, Place, check_path};
 use crate::project::Defined;
 use crate::time::{Mode, Span};
 use crate::view::Source;
@@ -38,8 +38,12 @@ impl Resolver<'_> {
                     .map(|(here, file)| (here.clone(), file.clone()))
                     .collect(),
             };
+            let known = self.problems.0.len();
+            check_path(&shape.path, &place.at("path"), &mut self.problems);
             match self.surroundings.sources.get(&shape.name) {
                 Some(Ok(_)) => {}
+                // There are no files, then.
+                _ if self.problems.0.len() > known => {}
                 Some(Err(message)) => self.problems.at(&place.at("path"), message),
                 None => self
                     .problems

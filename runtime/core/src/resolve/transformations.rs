@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Resolver, about};
+use super::{Broken, Resolver, about};
 use crate::component::{Description, Kind};
 use crate::definitions::shape::{InputShape, TransformationShape};
 use crate::definitions::{Located, Place, is_name};
@@ -254,7 +254,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The references of an on-demand transformation exist, and are of the inputs' types.
-    fn check_inputs(&mut self, bound: &Bound<'_>, broken: &BTreeSet<&str>) {
+    fn check_inputs(&mut self, bound: &Bound<'_>, broken: &Broken<'_>) {
         let fields = bound.description.inputs.iter();
         for (field, input) in fields.zip(&bound.inputs) {
             let Some(input) = input else { continue };
@@ -282,10 +282,10 @@ impl<'a> Resolver<'a> {
     fn reference_type(
         &self,
         reference: &Reference,
-        broken: &BTreeSet<&str>,
+        broken: &Broken<'_>,
     ) -> Result<Option<DataType>, String> {
         match reference {
-            Reference::Member(owner, _) if broken.contains(owner.as_str()) => Ok(None),
+            Reference::Member(owner, _) if broken.contains(owner) => Ok(None),
             Reference::Member(owner, member) => {
                 self.member(owner, Some(member))?;
                 let members = self.project.members(owner).unwrap_or_default();
@@ -293,7 +293,7 @@ impl<'a> Resolver<'a> {
                 Ok(found.map(|field| field.data_type))
             }
             Reference::Key(key) => match key_types(&self.project, key).as_slice() {
-                [] if broken.is_empty() => {
+                [] if self.knows_all_keys() => {
                     let valid = text::list(key_names(&self.project));
                     Err(format!("no join key `{key}`; there are: {valid}"))
                 }

@@ -28,10 +28,8 @@ pub(super) struct Origin<'a> {
 impl Origin<'_> {
     /// The type of the column `name`, or why there is none; `None` where it cannot be known.
     pub(super) fn column(&self, name: &str) -> Option<Result<DataType, String>> {
-        if let Some(batch) = self.batch
-            && let Some(output) = batch.output(name)
-        {
-            return Some(Ok(batch.description.outputs[output].data_type));
+        if let Some(output) = self.output(name) {
+            return Some(Ok(output.data_type));
         }
         let schema = self.schema?;
         let column = self.source.file_column(name);
@@ -48,11 +46,21 @@ impl Origin<'_> {
         })
     }
 
-    /// What a message calls it.
-    pub(super) fn name(&self) -> String {
+    /// The output called `name`, if there is a batch component that gives it.
+    pub(super) fn output(&self, name: &str) -> Option<&Field> {
+        let batch = self.batch?;
+        batch
+            .output(name)
+            .and_then(|output| batch.description.outputs.get(output))
+    }
+
+    /// What a message calls that from which the column `name` comes.
+    pub(super) fn name_of(&self, name: &str) -> String {
         match self.batch {
-            Some(batch) => format!("transformation `{}`", batch.name),
-            None => format!("source `{}`", self.source.name),
+            Some(batch) if batch.output(name).is_some() => {
+                format!("transformation `{}`", batch.name)
+            }
+            _ => format!("source `{}`", self.source.name),
         }
     }
 }
@@ -121,7 +129,7 @@ impl<'a> Resolver<'a> {
                 entities: shape.entities.clone().unwrap_or_default(),
                 view: Arc::new(view),
             },
-            about: about!(shape),
+            about: about!(shape, shape.features.iter().flatten()),
         })
     }
 
@@ -150,13 +158,18 @@ impl<'a> Resolver<'a> {
                     let message = format!("join key `{}`: {message}", key.name);
                     self.problems.at(&at, message);
                 }
-                // Value by value, an integer that is too great for its key is an error.
-                Some(Ok(found)) if found == wanted || is_integer(found) && is_integer(wanted) => {}
+                Some(Ok(found)) if found.widens_to(wanted) => {}
+                // Value by value, an integer of a file that is too great for its key is an error. A
+                // component's author has the type in hand, and an error there would come late.
+                Some(Ok(found))
+                    if origin.output(&key.name).is_none()
+                        && is_integer(found)
+                        && is_integer(wanted) => {}
                 Some(Ok(found)) => {
                     let message = format!(
                         "join key `{}` is {wanted}, and in {} it is {found}",
                         key.name,
-                        origin.name()
+                        origin.name_of(&key.name)
                     );
                     self.problems.at(&at, message);
                 }
@@ -171,19 +184,25 @@ impl<'a> Resolver<'a> {
             self.problems.at(place, message);
             return None;
         };
+        let omitted = &self.definitions.omitted.entities;
         let mut seen = BTreeSet::new();
         let mut known = true;
         for (index, name) in entities.iter().enumerate() {
             let at = place.at("entities").at(index);
-            if !self
+            // What was left out has its own problem.
+            if omitted.contains(name) {
+                known = false;
+            } else if !self
                 .definitions
                 .entities
                 .iter()
                 .any(|d| d.value.name == *name)
             {
-                let valid = text::list(self.definitions.entities.iter().map(|d| &d.value.name));
-                self.problems
-                    .at(&at, format!("no entity `{name}`; there are: {valid}"));
+                if !omitted.is_nameless {
+                    let valid = text::list(self.definitions.entities.iter().map(|d| &d.value.name));
+                    self.problems
+                        .at(&at, format!("no entity `{name}`; there are: {valid}"));
+                }
                 known = false;
             } else if !seen.insert(name) {
                 self.problems
@@ -218,12 +237,9 @@ impl<'a> Resolver<'a> {
                 .at(place, format!("`source` is missing; there are: {valid}"));
             return None;
         };
-        let source = self
-            .project
-            .sources
-            .get(name)
-            .map(|defined| defined.value.clone());
-        if source.is_none() {
+        let source = self.source(name).cloned();
+        let omitted = &self.definitions.omitted.sources;
+        if source.is_none() && !omitted.contains(name) && !omitted.is_nameless {
             self.problems.at(
                 &place.at("source"),
                 format!("no source `{name}`; there are: {valid}"),
@@ -242,6 +258,11 @@ impl<'a> Resolver<'a> {
         let Some(name) = &shape.transformation else {
             return Some(None);
         };
+        let omitted = &self.definitions.omitted.transformations;
+        // What was left out has its own problem.
+        if omitted.contains(name) {
+            return None;
+        }
         if let Some(transformation) = batch.get(name) {
             return Some(Some(&transformation.value));
         }
@@ -257,6 +278,7 @@ impl<'a> Resolver<'a> {
             .filter(|d| d.value.kind == Kind::Batch);
         let valid = text::list(of_kind.map(|d| &d.value.name));
         match defined.map(|d| d.value.kind) {
+            None if omitted.is_nameless => {}
             None => {
                 let message =
                     format!("no transformation `{name}`; of kind batch there are: {valid}");
@@ -353,7 +375,7 @@ impl<'a> Resolver<'a> {
                 let message = format!(
                     "feature `{}` is declared {declared}, and in {} it is {found}",
                     feature.name,
-                    origin.name()
+                    origin.name_of(&feature.name)
                 );
                 self.problems.at(&at.at("type"), message);
                 None

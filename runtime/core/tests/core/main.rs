@@ -1,6 +1,7 @@
 //! What unskew-core promises, through its public interface.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod batch;
 mod definitions;
 mod digests;
 mod json;

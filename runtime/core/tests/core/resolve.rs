@@ -8,9 +8,9 @@ use unskew_core::resolve::resolve;
 use crate::repository::Repository;
 
 /// A text of the repository, what takes its place, and what is wrong then.
-type Case<'a> = (&'a str, &'a str, &'a [&'a str]);
+pub(crate) type Case<'a> = (&'a str, &'a str, &'a [&'a str]);
 
-fn refused(cases: &[Case<'_>]) {
+pub(crate) fn refused(cases: &[Case<'_>]) {
     for (from, to, expected) in cases {
         let problems = Repository::new().with(from, to).problems();
         let found: Vec<&str> = problems.lines().collect();
@@ -506,47 +506,6 @@ fn sources() {
             "created_timestamp_column: gift",
             &[
                 "orders.yaml:8: column `gift` of source `orders` is Boolean; a timestamp or a date is wanted",
-            ],
-        ),
-    ]);
-}
-
-#[test]
-fn inputs_of_batch_transformations() {
-    refused(&[
-        (
-            "total, default: 0",
-            "amount, default: 0",
-            &[
-                "orders.yaml:14: input `amount` of `clean_orders`: source `orders` has no column `amount`; it has: customer_id, ordered_at, loaded_at, amount_in_cents, gift",
-            ],
-        ),
-        (
-            "gift: gift",
-            "gift: total",
-            &[
-                "orders.yaml:14: input `gift` of `clean_orders` is bool, and column `total` of source `orders` is int32",
-            ],
-        ),
-        (
-            "gift: gift",
-            r#"gift: "request:gift""#,
-            &[
-                "orders.yaml:23: `request:gift` says not where the input of a transformation of kind batch comes from; valid: a column of the source, event_timestamp, {value: CONSTANT}",
-            ],
-        ),
-        (
-            "gift: gift",
-            "gift: event_timestamp",
-            &[
-                "orders.yaml:14: input `gift` of `clean_orders` is bool, and `event_timestamp` is timestamp",
-            ],
-        ),
-        (
-            "amount: {from: total, default: 0}",
-            "amount: {from: total, default: 0.5}",
-            &[
-                "orders.yaml:22: 0.5 is no int64, the type of input `amount`; only a whole number within its range is taken, since nothing may be lost",
             ],
         ),
     ]);

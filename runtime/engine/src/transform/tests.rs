@@ -278,6 +278,8 @@ fn batch_rows_follow_their_source_rows() {
         let rows = transform_batch(&component, &[nullable(&values)], 6, OnError::Fail).unwrap();
         assert_eq!(text(&rows.columns[0]), "[2,2,null,3,3,3,null]");
         assert_eq!(rows.source_row, [0, 0, 2, 4, 4, 4, 5]);
+        let given: Vec<bool> = rows.given.iter().flatten().collect();
+        assert_eq!(given, [true, true, false, true, true, true, false]);
     }
 }
 
@@ -290,6 +292,8 @@ fn a_source_row_that_fails_gives_one_row_of_nulls() {
         let rows = transform_batch(&component, &[nullable(&values)], 5, OnError::Null).unwrap();
         assert_eq!(text(&rows.columns[0]), "[1,null,2,2,null,null]");
         assert_eq!(rows.source_row, [0, 1, 2, 2, 3, 4]);
+        let given: Vec<bool> = rows.given.iter().flatten().collect();
+        assert_eq!(given, [true, false, true, true, false, false]);
         let failure =
             transform_batch(&component, &[nullable(&values)], 5, OnError::Fail).unwrap_err();
         assert_eq!(failure.row, Some(1));

@@ -47,6 +47,23 @@ fn components_whose_rows_stand_alone_pass() {
 }
 
 #[test]
+fn failures_of_single_rows_are_counted_and_the_first_is_named() {
+    let verified = |body: &str| verify(&Guest::each(INT64, body).load()).unwrap();
+    let none = Verified {
+        rows: 256,
+        failed: 0,
+        first: None,
+    };
+    assert_eq!(verified("(local.get $x)"), none);
+    let all = verified("(global.set $failed (i32.const 1)) (local.get $x)");
+    assert_eq!((all.rows, all.failed), (256, 256));
+    assert_eq!(all.first.as_deref(), Some("the guest says no"));
+    let some = verified("(i64.div_s (i64.const 100) (local.get $x))");
+    assert!((1..256).contains(&some.failed), "{some:?}");
+    assert_eq!(some.first.as_deref(), Some("divided by zero"));
+}
+
+#[test]
 fn a_result_that_depends_on_the_place_of_a_row_is_found() {
     let error = refused(&Guest::each(INT64, "(i64.extend_i32_u (local.get $row))"));
     assert!(
@@ -159,5 +176,8 @@ fn a_component_that_hangs_is_refused() {
         "(loop $l (br_if $l (i64.eq (local.get $x) (i64.const 9223372036854775807))))
          (local.get $x)",
     );
-    verify(&guest.load_into(&testing::impatient())).unwrap();
+    let verified = verify(&guest.load_into(&testing::impatient())).unwrap();
+    assert!((1..256).contains(&verified.failed), "{verified:?}");
+    let message = verified.first.unwrap();
+    assert!(message.contains("took longer than 200 ms"), "{message}");
 }

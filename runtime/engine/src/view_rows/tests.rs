@@ -237,7 +237,7 @@ fn what_a_component_gives_itself_counts() {
             "x",
             Arc::new(Int32Array::from(vec![Some(2), None, Some(1)])),
         ),
-        ("known", times(&[None; 3])),
+        ("known", times(&[Some(10), Some(19), None])),
         (
             "customer",
             Arc::new(Int64Array::from(vec![Some(4), Some(5), None])),
@@ -246,7 +246,7 @@ fn what_a_component_gives_itself_counts() {
     ]);
     assert_eq!(
         shown(&run.run(&rows).unwrap()),
-        "[2,7,1] | 1000000 1000000 1000000 | 10 20 30 | [4.0,5.0,null]"
+        "[2,7,1] | 1000000 1000000 1000000 | 10 20 - | [4.0,5.0,null]"
     );
 }
 
@@ -290,6 +290,74 @@ fn an_event_timestamp_before_the_source_rows_is_refused() {
         error.shifted(5).to_string(),
         "feature view `orders`: transformation `cleaned` turned row 6 of 1970-01-01T00:00:02Z into \
          a row of 1970-01-01T00:00:01Z; what it gives may not be before that from which it comes"
+    );
+}
+
+#[test]
+fn a_created_timestamp_before_the_source_rows_is_refused() {
+    let component = giving(&[("known", TIMESTAMP), ("x", INT64)]);
+    let batch = batch_of(
+        &component,
+        vec![column("loaded"), column("x")],
+        OnError::Fail,
+    );
+    let run = runner(view(vec![field("x", INT64)], Some(batch)), &[&component]);
+    let rows = |known: &[Option<i64>], loaded: &[Option<i64>]| {
+        source(&[
+            ("x", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+            ("known", times(known)),
+            ("customer", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+            ("at", times(&[Some(10), Some(20), Some(30)])),
+            ("loaded", times(loaded)),
+        ])
+    };
+    // Later, equal, and none; what was never known stays so.
+    let given = run
+        .run(&rows(
+            &[Some(11), Some(21), None],
+            &[Some(12), Some(21), Some(99)],
+        ))
+        .unwrap();
+    assert_eq!(shown(&given), "[1,2,3] | 10 20 30 | 12 21 - | [1,2,3]");
+    let refused = |known, loaded| {
+        let error = run.run(&rows(known, loaded)).unwrap_err();
+        error.shifted(5).to_string()
+    };
+    assert_eq!(
+        refused(
+            &[None, Some(2_000_000), Some(31)],
+            &[None, Some(1_000_000), Some(31)]
+        ),
+        "feature view `orders`: transformation `cleaned` turned row 6, created \
+         1970-01-01T00:00:02Z, into a row created 1970-01-01T00:00:01Z; what it gives may not be \
+         created before that from which it comes"
+    );
+    assert_eq!(
+        refused(&[None, None, Some(2_000_000)], &[None, Some(7), None]),
+        "feature view `orders`: transformation `cleaned` turned row 7, created \
+         1970-01-01T00:00:02Z, into a row without a created timestamp; what it gives may not be \
+         created before that from which it comes"
+    );
+}
+
+#[test]
+fn a_row_that_a_component_does_not_give_was_created_when_the_source_row_was() {
+    // It does not see rows without `x`, and would give the others' created timestamps.
+    let fields = vec![field("known", TIMESTAMP), required("x", INT64)];
+    let component = Guest::echo(Kind::Batch, fields).load();
+    let inputs = vec![column("loaded"), column("x")];
+    let batch = batch_of(&component, inputs, OnError::Null);
+    let run = runner(view(vec![field("x", INT64)], Some(batch)), &[&component]);
+    let rows = source(&[
+        ("x", Arc::new(Int64Array::from(vec![None, Some(2), None]))),
+        ("known", times(&[Some(11), Some(21), None])),
+        ("customer", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+        ("at", times(&[Some(10), Some(20), Some(30)])),
+        ("loaded", times(&[Some(1), Some(22), Some(33)])),
+    ]);
+    assert_eq!(
+        shown(&run.run(&rows).unwrap()),
+        "[1,2,3] | 10 20 30 | 11 22 - | [null,2,null]"
     );
 }
 

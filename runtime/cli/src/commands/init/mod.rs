@@ -127,9 +127,24 @@ fn shown(made: &Made<'_>) -> String {
     for file in &made.files {
         text.push_str(&format!("  {file}\n"));
     }
-    text.push_str(&format!("next:\n  cd {folder}\n  unskew apply\n"));
+    let typed = quoted(&made.folder.to_string_lossy());
+    text.push_str(&format!("next:\n  cd {typed}\n  unskew apply\n"));
     text.push_str("and what README.md there says\n");
     text
+}
+
+/// A path as one types it in a shell.
+fn quoted(path: &str) -> String {
+    // What begins with `-` would be an option, and `cd -` leads elsewhere.
+    let path = match path.starts_with('-') {
+        true => format!("./{path}"),
+        false => path.to_owned(),
+    };
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=,+@%".contains(c);
+    if !path.is_empty() && path.chars().all(plain) {
+        return path;
+    }
+    format!("'{}'", path.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -154,6 +169,20 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_is_shown_as_one_would_type_it() {
+        for (path, typed) in [
+            ("a/my-shop", "a/my-shop"),
+            ("größe", "größe"),
+            ("größe café", "'größe café'"),
+            ("it's", r"'it'\''s'"),
+            ("~", "'~'"),
+            ("-x", "./-x"),
+        ] {
+            assert_eq!(quoted(path), typed);
+        }
+    }
+
+    #[test]
     fn the_definitions_keep_to_their_shape() {
         let template = |name: &str| {
             let found = TEMPLATES.iter().find(|template| template.0 == name);
@@ -162,7 +191,7 @@ mod tests {
         let settings = Settings::read(&template("unskew.yaml"), |_| None).unwrap();
         assert_eq!(settings.project, "drivers");
         let file = "features/drivers.yaml";
-        let definitions = Definitions::read(&[(file.to_owned(), template(file))]).unwrap();
+        let definitions = Definitions::read(&[(file.to_owned(), template(file))]);
         assert_eq!(definitions.transformations.len(), 1);
     }
 }
