@@ -190,19 +190,25 @@ async fn a_changed_batch_component_is_another_meaning() {
     ) + "transformations:\n  - {name: net, kind: batch, component: transforms/order_features, inputs: {amount: amount, refunded: refunded}}\n";
     let repository = Repository::new(Online::Embedded, &definitions);
     repository.write("data/orders.parquet", &history(3.5));
-    let example = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../examples/customers/transforms/order_features"
-    );
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/customers");
     let sources = repository.path("transforms/order_features");
     std::fs::create_dir_all(sources.join("src")).unwrap();
-    for file in ["Cargo.toml", "Cargo.lock", "src/lib.rs"] {
-        std::fs::copy(std::path::Path::new(example).join(file), sources.join(file)).unwrap();
+    for file in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "transforms/order_features/Cargo.toml",
+        "transforms/order_features/src/lib.rs",
+    ] {
+        std::fs::copy(example.join(file), repository.path(file)).unwrap();
     }
     let store = repository.store();
     store.apply(&()).await.unwrap();
     materialize(&store, 1_500).await;
     assert_eq!(served(&store).await, (Some(3.5), Status::Present));
+    // The same sources in two folders are the same component, and so the same meaning.
+    let there = unskew_store::build_component(&example, &example.join("transforms/order_features"));
+    let applied = store.applied().await.unwrap();
+    assert!(applied.components().contains_key(&there.unwrap().digest));
 
     let code = std::fs::read_to_string(sources.join("src/lib.rs")).unwrap();
     assert!(code.contains("amount: order.amount,"), "{code}");

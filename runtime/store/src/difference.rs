@@ -164,6 +164,11 @@ fn shown(path: &[String]) -> String {
         }
         _ => {}
     }
+    for name in &mut names {
+        if *name == "data_type" {
+            *name = "type";
+        }
+    }
     names.join(".")
 }
 
@@ -285,7 +290,7 @@ mod tests {
         );
         assert_eq!(
             of_views(|view| view.features[1].data_type = DataType::Scalar(ScalarType::Int64)),
-            ["features.b.data_type: float64 → int64"]
+            ["features.b.type: float64 → int64"]
         );
         assert_eq!(
             of_views(|view| view.features.reverse()),

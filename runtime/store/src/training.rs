@@ -72,12 +72,7 @@ impl FeatureStore {
         }
         for lookup in &applied.plan(&request.features)?.lookups {
             let source = &lookup.view.source;
-            if self
-                .offline()
-                .source_files(source)?
-                .iter()
-                .any(|file| *file == real)
-            {
+            if self.offline().source_files(source)?.contains(&real) {
                 return refuse(format!(
                     "it is a file of source `{}`; name another file",
                     source.name

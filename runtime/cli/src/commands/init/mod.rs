@@ -15,7 +15,7 @@ use crate::arguments;
 use crate::output::Output;
 
 /// The files that are written as they are, but for `{{project}}`.
-const TEMPLATES: [(&str, &str); 6] = [
+const TEMPLATES: [(&str, &str); 7] = [
     (
         "unskew.yaml",
         include_str!("../../../templates/unskew.yaml"),
@@ -24,6 +24,7 @@ const TEMPLATES: [(&str, &str); 6] = [
         "features/drivers.yaml",
         include_str!("../../../templates/features/drivers.yaml"),
     ),
+    ("Cargo.toml", include_str!("../../../templates/Cargo.toml")),
     (
         "transforms/pickup/Cargo.toml",
         include_str!("../../../templates/transforms/pickup/Cargo.toml"),
@@ -192,6 +193,11 @@ mod tests {
         assert_eq!(settings.project, "drivers");
         let file = "features/drivers.yaml";
         let definitions = Definitions::read(&[(file.to_owned(), template(file))]);
+        assert!(
+            definitions.problems.0.is_empty(),
+            "{}",
+            definitions.problems
+        );
         assert_eq!(definitions.transformations.len(), 1);
     }
 }
