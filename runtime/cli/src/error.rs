@@ -118,13 +118,25 @@ mod tests {
     fn problems_come_one_by_one_with_file_and_line() {
         let problems = Settings::read("project: a-b\nregistri: x\n", |_| None).unwrap_err();
         let error = anyhow::Error::new(StoreError::Definitions(problems));
+        let text = as_text(&error);
+        let lines: Vec<&str> = text.lines().collect();
+        let [name, key, summary] = lines[..] else {
+            panic!("{text}");
+        };
         assert!(
-            as_text(&error).starts_with("unskew.yaml:2: unknown key `registri`"),
-            "{}",
-            as_text(&error)
+            name.starts_with("unskew.yaml:1: `a-b` is no project name"),
+            "{text}"
+        );
+        assert!(
+            key.starts_with("unskew.yaml:2: unknown key `registri`"),
+            "{text}"
+        );
+        assert!(
+            summary.ends_with(" 2 problems in the definitions"),
+            "{text}"
         );
         let json = as_json(&error);
-        assert_eq!(json["error"]["problems"][0]["line"], 2);
+        assert_eq!(json["error"]["problems"][1]["line"], 2);
         assert_eq!(json["error"]["problems"][0]["file"], "unskew.yaml");
     }
 }

@@ -264,8 +264,7 @@ fn a_repository_without_definitions_can_be_applied() {
         "entities: [{name: customer, join_keys: [{name: id, type: string}], owner: me}]\n",
     );
     let plan = repository.run(&["plan"]).done();
-    let line =
-        "updated  entity  customer  owner: none → me; join_keys.id.data_type: int64 → string\n";
+    let line = "updated  entity  customer  owner: none → me; join_keys.id.type: int64 → string\n";
     assert!(plan.stdout.contains(line), "{}", plan.stdout);
     let plan = repository.run(&["plan", "--json"]).done().json();
     assert_eq!(plan["warnings"], Value::Array(Vec::new()));

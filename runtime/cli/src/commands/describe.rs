@@ -64,9 +64,11 @@ fn entity(project: &Project, name: &str) -> anyhow::Result<Document> {
         return unknown("entity", name, project.entities.keys());
     };
     let mut document = begin("entity", name, &defined.about);
-    let mut keys = Rows::new(["name", "type"]);
+    let mut keys = Rows::new(["name", "type", "description"]);
     for key in &defined.value.join_keys {
-        keys.row([json!(key.name), json!(key.data_type)]);
+        let about = defined.about.members.get(&key.name);
+        let description = about.and_then(|about| about.description.as_deref());
+        keys.row([json!(key.name), json!(key.data_type), json!(description)]);
     }
     document.rows("join_keys", keys);
     let views = project.views.values();

@@ -8,14 +8,12 @@ mod settings;
 pub mod shape;
 mod yaml;
 
-pub(crate) use names::{AllOmitted, check_name};
 pub use names::is_name;
+pub(crate) use names::{AllOmitted, check_name};
 pub use problem::{Located, Place, Problem, Problems};
 pub use schema::json_schema;
 pub use settings::{OnlineStore, PROJECT_FILE, Settings};
-use shape::{
-    EntityShape, FeatureServiceShape, FeatureViewShape, SourceShape, TransformationShape,
-};
+use shape::{EntityShape, FeatureServiceShape, FeatureViewShape, SourceShape, TransformationShape};
 
 /// A file's name, relative to the feature repository, and its text.
 pub type FileText = (String, String);

@@ -161,7 +161,10 @@ fn check_url(url: &str, at: &Place, problems: &mut Problems) {
     ];
     const FORM: &str = "write redis://HOST:PORT/DATABASE";
     match url.split_once("://") {
-        Some((scheme, _)) if SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {}
+        Some((scheme, _))
+            if SCHEMES
+                .iter()
+                .any(|known| scheme.eq_ignore_ascii_case(known)) => {}
         Some((scheme, rest)) => {
             // User and password stand before an `@`, and other secrets in a query.
             let (hidden, rest) = match rest.rsplit_once('@') {

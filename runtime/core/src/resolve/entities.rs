@@ -151,10 +151,13 @@ impl<'a> Resolver<'a> {
         types: &mut KeyTypes<'_>,
     ) {
         let source = shape.source.as_ref();
-        let source = source.and_then(|name| self.source(name));
-        let transformation = shape.transformation.as_ref().map(|name| batch.get(name));
+        let source = source.and_then(|name| self.source(name)).cloned();
+        let omitted = &self.definitions.omitted.transformations;
+        let transformation = shape.transformation.as_ref();
+        let transformation =
+            transformation.map(|name| batch.get(name).filter(|_| !omitted.contains(name)));
         // Where one of these is not known, which is a problem of its own, nor are the columns.
-        let origin = match (source, transformation) {
+        let origin = match (&source, transformation) {
             (Some(_), Some(None)) | (None, _) => None,
             (Some(source), transformation) => Some(Origin {
                 source,

@@ -126,7 +126,10 @@ impl<'a> Resolver<'a> {
             };
         }
         let mut is_open = false;
-        for omitted in [&definitions.omitted.views, &definitions.omitted.transformations] {
+        for omitted in [
+            &definitions.omitted.views,
+            &definitions.omitted.transformations,
+        ] {
             names.extend(omitted.names.iter().map(String::as_str));
             is_open |= omitted.is_nameless;
         }

@@ -37,6 +37,8 @@ impl Resolver<'_> {
                         // Where these lie, they were reported.
                         PlanError::Cycle(_) => {}
                         PlanError::UnknownView { name, .. } if broken.contains(&name) => {}
+                        // A join key that may be one of what is broken.
+                        PlanError::UnknownFeature { view, .. } if view == "key" => {}
                         other => self.problems.at(&list, other),
                     }
                 }

@@ -3,15 +3,19 @@
 
 use unskew_core::definitions::shape::InputShape;
 use unskew_core::definitions::{Definitions, OnlineStore, Problems, Settings, is_name};
-use unskew_core::resolve::{Surroundings, resolve};
 use unskew_core::view::OnError;
 
-/// The definitions, or what is wrong with their shape, unknown keys included.
+/// The definitions, or what is wrong with their shape.
 fn read(text: &str) -> Result<Definitions, Problems> {
-    let definitions = Definitions::read(&[("f.yaml".to_owned(), text.to_owned())])?;
-    match definitions.unknown_keys.0.is_empty() {
+    read_all(&[("f.yaml", text)])
+}
+
+fn read_all(files: &[(&str, &str)]) -> Result<Definitions, Problems> {
+    let owned = |&(name, text): &(&str, &str)| (name.to_owned(), text.to_owned());
+    let definitions = Definitions::read(&files.iter().map(owned).collect::<Vec<_>>());
+    match definitions.problems.0.is_empty() {
         true => Ok(definitions),
-        false => Err(definitions.unknown_keys),
+        false => Err(definitions.problems),
     }
 }
 
@@ -103,10 +107,10 @@ fn shapes() {
     }
     assert_problems(
         "all files",
-        Definitions::read(&[
-            ("b.yaml".to_owned(), "x: 1\n".to_owned()),
-            ("a.yaml".to_owned(), "y: 1\n".to_owned()),
-            ("c.yaml".to_owned(), "entities: [\n".to_owned()),
+        read_all(&[
+            ("b.yaml", "x: 1\n"),
+            ("a.yaml", "y: 1\n"),
+            ("c.yaml", "entities: [\n"),
         ]),
         &[
             &format!("a.yaml:1: unknown key `y`; valid: {file}"),
@@ -133,10 +137,13 @@ fn what_is_no_yaml_or_has_no_meaning_here() {
             "f.yaml:3: a second YAML document begins; write one document per file",
         ),
         (
-            "a: !tag b\n",
+            "entities: !tag b\n",
             "f.yaml:1: tags have no meaning here; leave it out",
         ),
-        ("{[a]: b}: c\n", "f.yaml:1: a key must be plain text"),
+        (
+            "entities: []\n[a]: b\n",
+            "f.yaml:2: a key must be plain text",
+        ),
         (
             "a: *nothing\n",
             "f.yaml:1: no valid YAML: while parsing node, found unknown anchor, at `a: *nothing`",
@@ -170,11 +177,7 @@ fn an_empty_file_defines_nothing() {
 fn files_are_merged_and_anchors_stand_for_what_they_name() {
     let first = "entities:\n  - &a {name: a, join_keys: [{name: k}], tags: {x: \"1\"}}\n";
     let second = "entities:\n  - name: b\n    join_keys: &keys [{name: k}]\n  - name: c\n    join_keys: *keys\n";
-    let files = [
-        ("1.yaml".to_owned(), first.to_owned()),
-        ("2.yaml".to_owned(), second.to_owned()),
-    ];
-    let definitions = Definitions::read(&files).unwrap();
+    let definitions = read_all(&[("1.yaml", first), ("2.yaml", second)]).unwrap();
     let names: Vec<_> = definitions
         .entities
         .iter()
@@ -319,8 +322,8 @@ fn the_project_file() {
             redis("redis://db:1/0"),
         ),
         (
-            "online_store: {type: redis, url: \"${HOST}${HOST}$\"}",
-            redis("db:1db:1$"),
+            "online_store: {type: redis, url: \"redis://${HOST}${HOST}$\"}",
+            redis("redis://db:1db:1$"),
         ),
     ] {
         assert_eq!(
@@ -371,10 +374,35 @@ fn what_is_wrong_with_the_project_file() {
         ),
         (
             "{project: \"${HOST\"}",
+            &["`${` without `}`; write ${NAME}"],
+        ),
+        (
+            "{project: my project, registry: [], online_store: {url: x, typ: redis}}",
             &[
-                "`${HOST` is no project name; a name is a letter or `_`, then letters, digits and `_`, \
-             at most 100",
-                "`${` without `}`; write ${NAME}",
+                "`my project` is no project name; a name is a letter or `_`, then letters, digits and \
+             `_`, at most 100",
+                "`url` belongs to type redis; an embedded store has a `path`",
+                "found a list, wanted text",
+                "unknown key `typ`; valid: path, type, url",
+            ],
+        ),
+        (
+            "{project: \"${NAME}\", registry: \"s3://${NAME}\", online_store: {type: \"${NAME}\", path: \"${HOST}://x\"}}",
+            &["the environment variable `NAME` is not set"],
+        ),
+        (
+            "{project: a, registry: \"s3://bucket/registry\", online_store: {path: \"gs://bucket\"}}",
+            &[
+                "`gs://`: object stores are not supported yet; write a path of a folder or a file",
+                "`s3://`: object stores are not supported yet; write a path of a folder or a file",
+            ],
+        ),
+        (
+            "{project: !name a, registry: 9223372036854775808, online_store: {type: redis, url: !url x}}",
+            &[
+                "`9223372036854775808` is beyond the integers, which end at 9223372036854775807; a \
+             float is written 9223372036854775808.0",
+                "tags have no meaning here; leave it out",
             ],
         ),
         (
@@ -405,23 +433,30 @@ fn names() {
 }
 
 #[test]
-fn an_unknown_key_does_not_hide_what_else_is_wrong() {
-    let text = "entities:\n  - {name: a, join_keys: [{name: id, typ: int64}]}\nfeature_services:\n  - {name: s, features: [nowhere], full: true}\n";
-    let definitions = Definitions::read(&[("f.yaml".to_owned(), text.to_owned())]).unwrap();
-    let problems = resolve("p", &definitions, &Surroundings::default()).unwrap_err();
-    let lines: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
-    for part in [
-        "f.yaml:2: unknown key `typ`",
-        "f.yaml:4: unknown key `full`",
-        "`nowhere`",
+fn a_redis_url_is_one_and_no_message_holds_its_password() {
+    let file = |url: &str| format!("project: a\nonline_store:\n  type: redis\n  url: \"{url}\"\n");
+    for url in [
+        "redis://127.0.0.1:6379/0",
+        "REDIS://me:secret@db",
+        "rediss://db",
+        "redis+unix:///run/redis.sock",
+        "unix:///run/redis.sock",
+        "valkey://db",
     ] {
-        assert!(
-            lines.iter().any(|line| line.contains(part)),
-            "no {part} in {lines:#?}"
-        );
+        assert!(settings(&file(url)).is_ok(), "{url}");
     }
-    // Where the shape is wrong in another way, unknown keys are reported with it.
-    let text = text.replace("[nowhere]", "1");
-    let problems = Definitions::read(&[("f.yaml".to_owned(), text)]).unwrap_err();
-    assert_eq!(problems.0.len(), 3, "{problems}");
+    let form = "write redis://HOST:PORT/DATABASE";
+    for (url, found) in [
+        ("http://x", "`http://x` is no Redis URL"),
+        (
+            "http://me:sec@ret?#@x/y?z=secret",
+            "`http://…@x/y` is no Redis URL",
+        ),
+        ("://x", "`://x` is no Redis URL"),
+        ("me:secret@db:6379", "a Redis URL has a scheme"),
+        ("", "a Redis URL has a scheme"),
+    ] {
+        let expected = format!("unskew.yaml:4: {found}; {form}");
+        assert_problems(url, settings(&file(url)), &[&expected]);
+    }
 }

@@ -6,6 +6,7 @@ mod definitions;
 mod digests;
 mod json;
 mod planner;
+mod problems;
 mod random;
 mod repository;
 mod resolve;

@@ -131,7 +131,7 @@ impl Repository {
     }
 
     pub(crate) fn resolve(&self) -> Result<Project, Problems> {
-        resolve("test", &Definitions::read(&self.files)?, &self.surroundings)
+        resolve("test", &Definitions::read(&self.files), &self.surroundings)
     }
 
     pub(crate) fn project(&self) -> Project {

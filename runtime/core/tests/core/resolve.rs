@@ -250,22 +250,16 @@ fn names() {
             "  - name: orders\n    path",
             "  - name: airports\n    path",
             &[
-                "orders.yaml:3: join key `customer_id` has no `type`, and no view's source gives it one; types are string, int32, int64, bool, bytes, timestamp",
                 "orders.yaml:5: source `airports` is called like the source at flights.yaml:7; a name stands for one thing",
-                "orders.yaml:7: source `airports` has no column `ordered_at`; it has: iata, event_timestamp, latitude, longitude, city, price",
-                "orders.yaml:8: source `airports` has no column `loaded_at`; it has: iata, event_timestamp, latitude, longitude, city, price",
-                "orders.yaml:9: source `airports` has no column `amount_in_cents`; it has: iata, event_timestamp, latitude, longitude, city, price",
-                "orders.yaml:13: no source `orders`; there are: airports, airport_daily_stats, airports",
+                "orders.yaml:13: no source `orders`; there are: airports, airport_daily_stats",
             ],
         ),
         (
             "  - name: customer\n",
             "  - name: airport\n",
             &[
-                "flights.yaml:18: join key `customer_id`: source `airports` has no column `customer_id`; it has: iata, event_timestamp, latitude, longitude, city, price",
-                "flights.yaml:24: join key `customer_id`: source `airport_daily_stats` has no column `customer_id`; it has: iata, event_timestamp, created_timestamp, mean_delay, late_share",
                 "orders.yaml:2: entity `airport` is called like the entity at flights.yaml:3; a name stands for one thing",
-                "orders.yaml:12: no entity `customer`; there are: airport, airport",
+                "orders.yaml:12: no entity `customer`; there are: airport",
             ],
         ),
         (
@@ -640,7 +634,7 @@ fn shapes_are_told_of_all_files_at_once() {
 #[test]
 fn nothing_that_was_not_loaded_is_taken_for_whole() {
     let repository = Repository::new();
-    let definitions = Definitions::read(&repository.files).unwrap();
+    let definitions = Definitions::read(&repository.files);
     let problems = resolve("test", &definitions, &Default::default()).unwrap_err();
     let expected = "flights.yaml:8: the source was not read\n\
                     flights.yaml:11: the source was not read\n\

@@ -70,6 +70,44 @@ fn it_refuses_what_cannot() {
 }
 
 #[test]
+fn it_says_what_is_wrong_with_either_file() {
+    let validator = validator();
+    for (value, at) in [
+        (json!({"project": 1}), "/project"),
+        (json!({"registry": 1, "project": "a"}), "/registry"),
+        (
+            json!({"project": "a", "online_store": {"type": "x"}}),
+            "/online_store/type",
+        ),
+        (
+            json!({"entities": [{"name": "a", "join_keys": []}]}),
+            "/entities/0/join_keys",
+        ),
+        (
+            json!({"feature_views": [{"name": "a"}, {"name": 1}]}),
+            "/feature_views/1/name",
+        ),
+    ] {
+        let found: Vec<_> = validator
+            .iter_errors(&value)
+            .map(|error| error.instance_path().to_string())
+            .collect();
+        assert_eq!(found, [at], "{value}");
+    }
+    // A project file without its name is still a project file.
+    let value = json!({"registry": "r", "online_store": {}});
+    let errors = validator.iter_errors(&value).map(|error| error.to_string());
+    assert_eq!(
+        errors.collect::<Vec<_>>(),
+        [r#""project" is a required property"#]
+    );
+    let schema = json_schema();
+    for kind in ["ProjectFile", "FeatureFile"] {
+        assert!(schema["$defs"].get(kind).is_some(), "{kind}");
+    }
+}
+
+#[test]
 fn every_key_is_described() {
     fn walk(schema: &Value, at: &str, bare: &mut Vec<String>) {
         if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
