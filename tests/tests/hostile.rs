@@ -4,10 +4,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{
+    ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use unskew_core::plan::FeaturePlan;
 use unskew_core::types::{ScalarType, UTC};
-use unskew_store::{Features, StoreError, TrainingSet};
+use unskew_store::{
+    Features, Parity, RequestError, RequestPath, RequestRows, StoreError, TrainingSet,
+};
 use unskew_tests::{Online, Repository, Server, component, read_parquet, training_set};
 
 const DEFINITIONS: &str = "
@@ -151,4 +156,79 @@ async fn components_whose_rows_depend_on_each_other_are_refused_at_apply() {
             Err(StoreError::NothingApplied)
         ));
     }
+}
+
+/// The request path of a server that refuses every row whose value is 2.
+struct Refusing(unskew_store::Responder);
+
+#[async_trait::async_trait]
+impl RequestPath for Refusing {
+    async fn answer(
+        &self,
+        plan: &FeaturePlan,
+        rows: &RequestRows,
+    ) -> Result<RecordBatch, RequestError> {
+        let at = plan
+            .request_fields
+            .iter()
+            .position(|f| f.name == "value")
+            .unwrap();
+        let values = rows.request[at].as_primitive::<Int64Type>();
+        if values.values().contains(&2) {
+            let message = "2 is refused".to_owned();
+            return Err(RequestError::Transformation { message });
+        }
+        RequestPath::answer(&self.0, plan, rows).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parity_names_the_row_on_which_one_path_alone_fails() {
+    let repository = repository("fail").await;
+    let store = repository.store();
+    let rows = repository.write("entities.parquet", &entities(&["ok", "ok", "err", "ok"]));
+    let request = Parity {
+        service: "model".to_owned(),
+        as_of: None,
+        rows: 0,
+        entities: Some(rows),
+    };
+    let alike = store.parity(request.clone(), None).await.unwrap();
+    assert!(alike.is_equal(), "{alike:#?}");
+    assert_eq!((alike.rows, alike.present, alike.failed_alike), (3, 3, 1));
+    assert!(
+        alike
+            .first_failure
+            .unwrap()
+            .contains("the value 3 is refused")
+    );
+
+    let service = Features::Service("model".to_owned());
+    let refusing = Refusing(store.responder(&service).await.unwrap());
+    let request = Parity {
+        entities: Some(repository.write("e.parquet", &entities(&["ok"; 4]))),
+        ..request
+    };
+    let report = store.parity(request, Some(&refusing)).await.unwrap();
+    assert!(!report.is_equal());
+    assert_eq!((report.rows, report.differences), (4, 1));
+    assert_eq!(
+        (report.first[0].row, report.first[0].request.as_str()),
+        (1, "2 is refused")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parity_is_not_told_by_rows_that_all_fail() {
+    let repository = repository("fail").await;
+    let request = Parity {
+        service: "model".to_owned(),
+        as_of: None,
+        rows: 30,
+        entities: None,
+    };
+    // Made-up texts are no mode, and a row with a null has no value.
+    let report = repository.store().parity(request, None).await.unwrap();
+    assert_eq!((report.present, report.differences), (0, 0));
+    assert!(report.failed_alike > 0 && !report.is_equal());
 }

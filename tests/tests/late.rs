@@ -230,3 +230,32 @@ async fn parity_says_that_a_materialization_was_cut_off_and_another_makes_it_goo
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_cannot_be_read_leaves_no_mark() {
+    with_both_stores(async |online| {
+        let repository = Repository::new(online, &DEFINITIONS.replace(" EXTRA", ""));
+        let good = repository.write("data/1.parquet", &rows(&[(10, 10, 1.0)]));
+        let store = repository.store();
+        store.apply(&()).await.unwrap();
+        materialize(&store, 100).await;
+        let bytes = std::fs::read(&good).unwrap();
+        std::fs::write(&good, &bytes[..bytes.len() / 2]).unwrap();
+        let request = Materialize {
+            views: Vec::new(),
+            span: MaterializeSpan::Incremental { end: 200 },
+            now: now(),
+        };
+        let error = store.materialize(request, Arc::new(())).await.unwrap_err();
+        assert!(error.to_string().contains("1.parquet"), "{error}");
+        let status = store.status().await.unwrap();
+        assert_eq!(
+            (status[0].watermark, status[0].unfinished),
+            (Some(100), None)
+        );
+        std::fs::write(&good, &bytes).unwrap();
+        assert_eq!(differences(&store).await, 0);
+        store.teardown().await.unwrap();
+    })
+    .await;
+}

@@ -1,7 +1,7 @@
 //! From history to the online store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -130,6 +130,7 @@ impl FeatureStore {
                 view,
                 now,
                 progress: &progress,
+                touched: Arc::default(),
             };
             done.push(work.run(request.span).await?);
         }
@@ -205,6 +206,8 @@ struct Work<'a> {
     view: Arc<View>,
     now: i64,
     progress: &'a Arc<dyn Progress>,
+    /// Whether any row was handed to the store.
+    touched: Arc<AtomicBool>,
 }
 
 impl Work<'_> {
@@ -214,6 +217,21 @@ impl Work<'_> {
             end: span.end(),
         };
         let before = self.begin(&begun).await?;
+        let done = self.rows(span, &begun, before).await;
+        if done.is_err() {
+            // What failed first is what the caller has to know; a mark that stays does no harm.
+            let _ = self.give_up(&begun).await;
+        }
+        done
+    }
+
+    /// The rows of the span, and after them how far the view is materialized.
+    async fn rows(
+        &self,
+        span: MaterializeSpan,
+        begun: &Begun,
+        before: ViewState,
+    ) -> Result<Materialized, StoreError> {
         let watermark = before.watermark;
         let covered = Covered {
             watermark,
@@ -243,7 +261,7 @@ impl Work<'_> {
         {
             self.write(since, &covered, &written).await?;
         }
-        let state = self.end(&begun, start, is_gap).await?;
+        let state = self.end(begun, start, is_gap).await?;
         Ok(Materialized {
             view: self.view.name.clone(),
             rows_read: latest.read,
@@ -278,6 +296,7 @@ impl Work<'_> {
             ttl: self.view.ttl,
             now: self.now,
             written: Arc::clone(written),
+            touched: Arc::clone(&self.touched),
         });
         Ok(self
             .offline
@@ -333,6 +352,29 @@ impl Work<'_> {
         Err(self.contended())
     }
 
+    /// Takes this run's mark back. If rows may have been written, one mark stays for all runs that
+    /// gave up, so that marks do not pile up where a source cannot be read for long.
+    async fn give_up(&self, begun: &Begun) -> Result<(), StoreError> {
+        for _ in 0..ATTEMPTS {
+            let Some(before) = self.online.state(&self.key).await? else {
+                return Ok(());
+            };
+            if !before.begun.contains(begun) {
+                return Ok(());
+            }
+            let touched = self.touched.load(Ordering::Relaxed);
+            let after = given_up(before.clone(), begun, touched);
+            if self
+                .online
+                .update_state(&self.key, Some(&before), &after)
+                .await?
+            {
+                return Ok(());
+            }
+        }
+        Err(self.contended())
+    }
+
     fn contended(&self) -> StoreError {
         StoreError::Contended {
             what: format!("the watermark of view `{}`", self.view.name),
@@ -363,6 +405,7 @@ struct Sink {
     ttl: Option<i64>,
     now: i64,
     written: Arc<AtomicU64>,
+    touched: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -382,6 +425,7 @@ impl RowSink for Sink {
                 })
             })
             .collect::<Result<_, row::DamagedRow>>()?;
+        self.touched.store(true, Ordering::Relaxed);
         let summary = self.online.put(&self.key, rows).await?;
         self.written.fetch_add(summary.written, Ordering::Relaxed);
         Ok(())
@@ -421,6 +465,28 @@ fn advanced(before: ViewState, begun: &Begun, start: Option<i64>, is_gap: bool) 
         pending: left,
         begun: runs,
     }
+}
+
+/// The mark of all runs that gave up.
+const GIVEN_UP: &str = "given up";
+
+/// The state after a run has given up; `touched` says that some of its rows may be in the store.
+fn given_up(mut state: ViewState, begun: &Begun, touched: bool) -> ViewState {
+    let ended = |run: &Begun| run.id == begun.id || touched && run.id == GIVEN_UP;
+    let end = state
+        .begun
+        .iter()
+        .filter(|run| ended(run))
+        .map(|run| run.end)
+        .max();
+    state.begun.retain(|run| !ended(run));
+    if let Some(end) = end.filter(|_| touched) {
+        state.begun.push(Begun {
+            id: GIVEN_UP.to_owned(),
+            end,
+        });
+    }
+    state
 }
 
 /// Up to where a run goes that has begun and not ended, beyond the watermark.
@@ -555,6 +621,23 @@ mod tests {
             false,
         );
         assert_eq!(far, state(Some(25), &[]));
+    }
+
+    #[test]
+    fn runs_that_give_up_leave_one_mark_and_none_if_they_wrote_nothing() {
+        let both = ViewState {
+            begun: vec![run(20), run(30)],
+            ..state(Some(10), &[])
+        };
+        let one = given_up(both.clone(), &run(20), false);
+        assert_eq!(one.begun, [run(30)]);
+        let one = given_up(given_up(both, &run(30), true), &run(20), true);
+        let mark = Begun {
+            id: GIVEN_UP.to_owned(),
+            end: 30,
+        };
+        assert_eq!(one.begun, [mark]);
+        assert_eq!(advanced(one, &run(30), None, false), state(Some(30), &[]));
     }
 
     #[test]

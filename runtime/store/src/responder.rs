@@ -78,7 +78,13 @@ impl Responder {
         self.evaluator.digest()
     }
 
-    /// The features of each row.
+    /// What computes the features.
+    pub(crate) fn evaluator(&self) -> &Arc<Evaluator> {
+        &self.evaluator
+    }
+
+    /// The features of each row. They are computed on the thread that asks: where a component may
+    /// take its time, that should be one on which nobody else waits.
     ///
     /// # Errors
     /// The online store is unavailable, or a component failed.
@@ -88,14 +94,6 @@ impl Responder {
             .joiner
             .join(online, &rows.as_of, &rows.keys, &rows.request)
             .await?;
-        if joined.num_rows() <= INLINE_ROWS {
-            return Ok(self.evaluator.evaluate(&joined)?);
-        }
-        let evaluator = Arc::clone(&self.evaluator);
-        Ok(tokio::task::spawn_blocking(move || evaluator.evaluate(&joined)).await??)
+        Ok(self.evaluator.evaluate(&joined)?)
     }
 }
-
-/// Up to how many rows are evaluated on the thread of the request: they take less time than a
-/// change of threads is worth.
-const INLINE_ROWS: usize = 64;

@@ -25,20 +25,8 @@ pub(crate) async fn plan(output: &Output) -> anyhow::Result<Outcome> {
     let store = repository::open()?;
     let steps = Steps::new(output);
     let changes = store.plan(&steps).await?;
-    steps.clear();
-    let report = Report {
-        changes: &changes,
-        warnings: steps.warnings(),
-    };
-    output.print(&report, |Report { changes, .. }| {
-        let end = if changes.any() {
-            "nothing is changed yet; `unskew apply` does it".to_owned()
-        } else {
-            format!("state {} is what the definitions say", changes.state)
-        };
-        shown(changes, &end)
-    })?;
-    Ok(Outcome::Done)
+    let end = "nothing is changed yet; `unskew apply` does it".to_owned();
+    report(output, &steps, &changes, end)
 }
 
 /// Registers what the repository defines.
@@ -46,18 +34,25 @@ pub(crate) async fn apply(output: &Output) -> anyhow::Result<Outcome> {
     let store = repository::open()?;
     let steps = Steps::new(output);
     let changes = store.apply(&steps).await?;
+    let end = format!("applied as state {}", changes.state);
+    report(output, &steps, &changes, end)
+}
+
+/// Prints the changes, and `end` if there are any.
+fn report(
+    output: &Output,
+    steps: &Steps,
+    changes: &Changes,
+    end: String,
+) -> anyhow::Result<Outcome> {
     steps.clear();
     let report = Report {
-        changes: &changes,
+        changes,
         warnings: steps.warnings(),
     };
-    output.print(&report, |Report { changes, .. }| {
-        let end = if changes.any() {
-            format!("applied as state {}", changes.state)
-        } else {
-            format!("state {} is what the definitions say", changes.state)
-        };
-        shown(changes, &end)
+    output.print(&report, |_| {
+        let none = || format!("state {} is what the definitions say", changes.state);
+        shown(changes, &if changes.any() { end } else { none() })
     })?;
     Ok(Outcome::Done)
 }

@@ -77,9 +77,18 @@ pub struct Difference {
 }
 
 impl ParityReport {
-    /// Whether the two paths agree, and not because a component failed on every row.
+    /// Whether the two paths agree, and not because a component failed on every row for which
+    /// there is a value.
     pub fn is_equal(&self) -> bool {
-        self.differences == 0 && (self.rows > 0 || self.failed_alike == 0)
+        self.differences == 0 && (self.present > 0 || self.failed_alike == 0)
+    }
+
+    /// Counts a difference, and keeps it if it is one of the first.
+    fn differ(&mut self, difference: Difference) {
+        self.differences += 1;
+        if self.first.len() < SHOWN {
+            self.first.push(difference);
+        }
     }
 }
 
@@ -244,7 +253,7 @@ impl Comparison<'_> {
         let mut report = ParityReport {
             plan: self.responder.digest(),
             as_of,
-            rows: rows.num_rows() as u64,
+            rows: 0,
             features: plan.outputs.len() as u64,
             present: 0,
             differences: 0,
@@ -256,13 +265,12 @@ impl Comparison<'_> {
         let joined = self.join(&rows).await?;
         let lookups = plan.lookups.iter().map(|lookup| lookup.view.name.clone());
         report.lag = lookups.zip(joined.lag).collect();
-        let evaluator = self.applied.evaluator(&self.features())?;
         // The rows that are left, by their index: those on which a component fails are taken out
         // one by one, after it was seen to fail on the other side too.
         let mut left: Vec<u64> = (0..rows.num_rows() as u64).collect();
         let training = loop {
             let batch = select(&joined.batch, &left)?;
-            let evaluator = Arc::clone(&evaluator);
+            let evaluator = Arc::clone(self.responder.evaluator());
             match tokio::task::spawn_blocking(move || evaluator.evaluate(&batch)).await? {
                 Ok(evaluated) => break evaluated.batch,
                 Err(EvaluateError::Failure(failure)) => {
@@ -277,29 +285,49 @@ impl Comparison<'_> {
         };
         report.rows = left.len() as u64;
         let requested = select(&rows, &left)?;
-        let requests = request_rows(plan, &requested)?;
-        let answer = match self.path.answer(plan, &requests).await {
-            Ok(answer) => answer,
+        match self
+            .path
+            .answer(plan, &request_rows(plan, &requested)?)
+            .await
+        {
+            Ok(answer) => compare(plan, &requested, &left, &training, &answer, &mut report),
             Err(RequestError::Other(message)) => return Err(StoreError::RequestPath(message)),
-            Err(RequestError::Transformation { message }) => {
-                // It fails on a row on which the training path did not.
-                report.differences += 1;
-                report.first.push(Difference {
-                    row: 0,
-                    input: "some row".to_owned(),
-                    feature: "*".to_owned(),
-                    training: "every row has features".to_owned(),
-                    request: message,
-                });
-                return Ok(report);
+            Err(RequestError::Transformation { .. }) => {
+                self.one_by_one(&requested, &left, &training, &mut report)
+                    .await?;
             }
-        };
-        compare(plan, &requested, &left, &training, &answer, &mut report);
+        }
         Ok(report)
     }
 
-    fn features(&self) -> Features {
-        Features::Service(self.responder.plan().service.clone().unwrap_or_default())
+    /// Asks the request path for each row alone: it fails on one on which the training path did
+    /// not.
+    async fn one_by_one(
+        &self,
+        rows: &RecordBatch,
+        indices: &[u64],
+        training: &RecordBatch,
+        report: &mut ParityReport,
+    ) -> Result<(), StoreError> {
+        let plan = self.responder.plan();
+        for (at, index) in indices.iter().enumerate() {
+            let row = rows.slice(at, 1);
+            let training = training.slice(at, 1);
+            match self.path.answer(plan, &request_rows(plan, &row)?).await {
+                Ok(answer) => compare(plan, &row, &[*index], &training, &answer, report),
+                Err(RequestError::Other(message)) => return Err(StoreError::RequestPath(message)),
+                Err(RequestError::Transformation { message }) => {
+                    report.differ(Difference {
+                        row: *index,
+                        input: shown_inputs(&row, 0),
+                        feature: "*".to_owned(),
+                        training: "features".to_owned(),
+                        request: message,
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The joined batch of the training path.
@@ -340,16 +368,13 @@ impl Comparison<'_> {
             Err(RequestError::Other(message)) => return Err(StoreError::RequestPath(message)),
             Ok(_) => "features".to_owned(),
         };
-        report.differences += 1;
-        if report.first.len() < SHOWN {
-            report.first.push(Difference {
-                row,
-                input: shown_inputs(&batch, 0),
-                feature: "*".to_owned(),
-                training: failure.to_string(),
-                request,
-            });
-        }
+        report.differ(Difference {
+            row,
+            input: shown_inputs(&batch, 0),
+            feature: "*".to_owned(),
+            training: failure.to_string(),
+            request,
+        });
         Ok(())
     }
 }
@@ -405,16 +430,13 @@ fn compare(
             if one == other {
                 continue;
             }
-            report.differences += 1;
-            if report.first.len() < SHOWN {
-                report.first.push(Difference {
-                    row,
-                    input: shown_inputs(rows, at),
-                    feature: output.name.clone(),
-                    training: json::display(training, at),
-                    request: json::display(request, at),
-                });
-            }
+            report.differ(Difference {
+                row,
+                input: shown_inputs(rows, at),
+                feature: output.name.clone(),
+                training: json::display(training, at),
+                request: json::display(request, at),
+            });
         }
     }
 }
