@@ -7,6 +7,7 @@
     reason = "a command talks to its user"
 )]
 
+mod bench;
 mod check;
 mod demo;
 mod guests;
@@ -24,10 +25,14 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  setup   installs what is missing: the wasm target, redis-server, cargo-nextest
+  setup   installs what is missing: the wasm target, redis-server, an S3 server, cargo-nextest
   test    set-up, then all tests
   check   formatting, clippy, all tests, documentation, licences and advisories
   demo    a feature repository from nothing: apply, train, materialize, serve, check parity
+  bench pit [--no-build] [--size small|medium|large] [--only CASE] [--runs N] [--engines A,B]
+          the point-in-time join against DuckDB, Polars, pandas and Feast; writes bench/RESULTS.md
+  bench transform [--no-build] [--size small|medium|large] [--runs N]
+          what a component costs in the build of a training set; writes bench/RESULTS.md
 ";
 
 fn main() -> ExitCode {
@@ -38,6 +43,8 @@ fn main() -> ExitCode {
         ["test"] => test::test(),
         ["check"] => check::check(),
         ["demo"] => demo::demo(),
+        ["bench", "pit", arguments @ ..] => bench::pit(arguments),
+        ["bench", "transform", arguments @ ..] => bench::transform(arguments),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
