@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use unskew_offline::{EntitySource, Output, Target};
 use unskew_store::{
     FeatureStore, Features, Materialize, MaterializeSpan, Materialized, TrainingSet,
 };
@@ -118,8 +119,12 @@ pub async fn training_set(store: &FeatureStore, service: &str, entities: &Path) 
     let out = store.root().join("training.parquet");
     let request = TrainingSet {
         features: Features::Service(service.to_owned()),
-        entities: entities.to_owned(),
-        out: out.clone(),
+        entities: EntitySource::Files(entities.to_owned()),
+        out: Output {
+            overwrite: true,
+            ..Output::to(Target::Parquet(out.clone()))
+        },
+        memory_limit: None,
         progress: Arc::new(()),
     };
     store.training_set(request).await.unwrap();

@@ -10,6 +10,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use unskew_core::plan::FeaturePlan;
 use unskew_core::types::{ScalarType, UTC};
+use unskew_offline::{EntitySource, Output, Target};
 use unskew_store::{
     Features, Parity, RequestError, RequestPath, RequestRows, StoreError, TrainingSet,
 };
@@ -66,8 +67,9 @@ async fn a_failure_names_component_version_function_row_and_the_guests_own_messa
         let rows = entities(&["ok", "ok", mode, "ok"]);
         let request = TrainingSet {
             features: Features::Service("model".to_owned()),
-            entities: repository.write("entities.parquet", &rows),
-            out: repository.path("out.parquet"),
+            entities: EntitySource::Files(repository.write("entities.parquet", &rows)),
+            out: Output::to(Target::Parquet(repository.path("out.parquet"))),
+            memory_limit: None,
             progress: Arc::new(()),
         };
         let error = store.training_set(request).await.unwrap_err().to_string();

@@ -17,6 +17,7 @@ const WASM: &str = "wasm32-unknown-unknown";
 pub(crate) fn setup() -> Result<()> {
     wasm_target()?;
     redis_server()?;
+    s3_server()?;
     nextest();
     Ok(())
 }
@@ -45,6 +46,63 @@ pub(crate) fn wasm_target() -> Result<()> {
     run(&mut command("rustup", &["target", "add", WASM]))
 }
 
+/// The S3 server against which tests of object stores run; of this version, so that it does the same
+/// everywhere.
+const MOTO: &str = "moto[server]==5.2.5";
+
+/// Sets up an S3 server in a virtual environment of Python, in Cargo's folder of builds.
+fn s3_server() -> Result<()> {
+    let root = crate::root();
+    // A relative one is relative to where Cargo is called.
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let folder = root.join(target).join("venv/s3");
+    let programs = folder.join(if cfg!(windows) { "Scripts" } else { "bin" });
+    // Written when all is installed: what an interruption left behind is not taken for whole.
+    let mark = folder.join("installed");
+    if std::fs::read_to_string(&mark).is_ok_and(|installed| installed == MOTO)
+        && succeeds(&mut command(
+            &path(&programs.join("moto_server"))?,
+            &["--help"],
+        ))
+    {
+        println!("the S3 server is there ({MOTO})");
+        return Ok(());
+    }
+    python()?;
+    let make = ["-m", "venv", "--clear", &path(&folder)?];
+    run(&mut command("python3", &make)).context(
+        "a virtual environment of Python cannot be made, in which the S3 server lies against which \
+         tests run",
+    )?;
+    let python = path(&programs.join("python"))?;
+    let install = ["-m", "pip", "install", "--quiet", MOTO];
+    run(&mut command(&python, &install))?;
+    std::fs::write(&mark, MOTO).with_context(|| format!("cannot write {}", mark.display()))
+}
+
+/// Sets up Python with what it needs to make virtual environments.
+fn python() -> Result<()> {
+    let has_venv = || succeeds(&mut command("python3", &["-c", "import venv, ensurepip"]));
+    if has_venv() {
+        return Ok(());
+    }
+    let advice = "python3 with its module venv is missing, in which the S3 server runs against \
+                  which tests run; install it: `apt-get install python3-venv` (Debian, Ubuntu), \
+                  `dnf install python3` (Fedora), `brew install python` (macOS)";
+    apt_install("python3-venv", advice)?;
+    if !has_venv() {
+        bail!("apt-get installed python3-venv, yet python3 cannot import it; {advice}");
+    }
+    Ok(())
+}
+
+fn path(path: &Path) -> Result<String> {
+    let text = path.to_str();
+    Ok(text
+        .with_context(|| format!("{} is no UTF-8", path.display()))?
+        .to_owned())
+}
+
 /// Sets up a Redis server, against which the tests of the online store run.
 fn redis_server() -> Result<()> {
     if has_redis() {
@@ -54,28 +112,32 @@ fn redis_server() -> Result<()> {
     let advice = "redis-server is missing, against which tests of the online store run; install it: \
                   `apt-get install redis-server` (Debian, Ubuntu), `dnf install redis` (Fedora), \
                   `brew install redis` (macOS)";
+    apt_install("redis-server", advice)?;
+    if !has_redis() {
+        bail!("apt-get installed redis-server, yet it cannot be run; {advice}");
+    }
+    Ok(())
+}
+
+/// Installs a package where apt-get is the way to; `advice` is for where it is not.
+fn apt_install(package: &str, advice: &'static str) -> Result<()> {
     if !succeeds(&mut command("apt-get", &["--version"])) {
         bail!(advice);
     }
     let Some(prefix) = as_root() else {
         bail!("{advice}; only root may, and there is no sudo");
     };
-    for arguments in [
-        ["apt-get", "update"].as_slice(),
-        &[
-            "apt-get",
-            "install",
-            "--yes",
-            "--no-install-recommends",
-            "redis-server",
-        ],
-    ] {
+    let install = [
+        "apt-get",
+        "install",
+        "--yes",
+        "--no-install-recommends",
+        package,
+    ];
+    for arguments in [["apt-get", "update"].as_slice(), &install] {
         let words = [&prefix, arguments].concat();
         let (program, arguments) = words.split_first().context("no command")?;
         run(&mut command(program, arguments)).context(advice)?;
-    }
-    if !has_redis() {
-        bail!("apt-get installed redis-server, yet it cannot be run; {advice}");
     }
     Ok(())
 }

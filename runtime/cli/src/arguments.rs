@@ -2,10 +2,16 @@
 //!
 //! What comes out of here is valid: instants are parsed, `KEY=VALUE` is split.
 
-use std::path::PathBuf;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use unskew_core::time;
+use unskew_offline::{Compression, EntityRange, EntitySource};
+
+use crate::error::Usage;
+use crate::memory::MemoryLimit;
 
 /// A feature store whose transformations are WebAssembly components: one component computes
 /// training sets and answers requests.
@@ -57,6 +63,23 @@ pub(crate) enum Command {
     Version,
 }
 
+impl Command {
+    /// Whether it works for long, and has to take away what it has begun when a signal ends it. A
+    /// server ends by itself, after the requests in flight.
+    pub(crate) const fn is_long(&self) -> bool {
+        matches!(
+            self,
+            Self::Plan
+                | Self::Apply
+                | Self::TrainingSet(_)
+                | Self::Materialize(_)
+                | Self::MaterializeIncremental(_)
+                | Self::Parity(_)
+                | Self::Transform(_)
+        )
+    }
+}
+
 /// Arguments of `init`.
 #[derive(Debug, Args)]
 pub(crate) struct Init {
@@ -103,12 +126,107 @@ impl Features {
 pub(crate) struct TrainingSet {
     #[command(flatten)]
     pub(crate) features: Features,
-    /// Entity rows, Parquet or CSV: join keys, event_timestamp, request fields, any other columns
+    #[command(flatten)]
+    pub(crate) entities: EntityRows,
+    /// Where the training set goes: FILE.parquet, FILE.csv, a folder DIR/ of Parquet files, or -
+    /// for Arrow IPC on standard output
     #[arg(long, value_name = "FILE")]
-    pub(crate) entities: PathBuf,
-    /// Where the training set goes
-    #[arg(long, value_name = "FILE.parquet")]
     pub(crate) out: PathBuf,
+    /// Replace what is there already
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Parquet: zstd, zstd(LEVEL), snappy, gzip, lz4, brotli or none; default: zstd
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) compression: Option<Compression>,
+    /// Parquet: how many rows a row group has; default: 262144, or fewer where rows are wide
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) row_group_size: Option<NonZero<usize>>,
+    /// Folder: how many rows a file has at most; default: all
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) max_rows_per_file: Option<NonZero<usize>>,
+    /// How much memory to use, about: 2GiB, 512MB, 60% of the machine's; default: 60%
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "60%",
+        hide_default_value = true
+    )]
+    pub(crate) memory_limit: MemoryLimit,
+    /// Print the plan that was executed, with its metrics, to standard error
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
+/// Which entity rows: those of files, or the rows of a view in a range of time.
+#[derive(Debug, Args)]
+pub(crate) struct EntityRows {
+    /// Entity rows: join keys, event_timestamp, request fields, any other columns. Parquet or CSV, a
+    /// folder, glob or URL (s3://…) of Parquet files, or - for Arrow IPC on standard input
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "start",
+        conflicts_with_all = ["start", "end", "of"],
+    )]
+    entities: Option<PathBuf>,
+    /// Instead of entity rows: each row of a view from this instant on
+    #[arg(long, value_name = "TIME", value_parser = time::parse, requires = "end")]
+    start: Option<i64>,
+    /// Up to this instant, inclusive
+    #[arg(long, value_name = "TIME", value_parser = time::parse, requires = "start")]
+    end: Option<i64>,
+    /// The view whose rows they are, or its alias; default: the only one that the features need
+    #[arg(long, value_name = "VIEW", requires = "start")]
+    of: Option<String>,
+}
+
+impl EntityRows {
+    /// Where the entity rows come from, paths made absolute; `None` if nothing says so.
+    ///
+    /// # Errors
+    /// A path is none, or the range ends before it starts.
+    pub(crate) fn into_source(self) -> anyhow::Result<EntitySource> {
+        let Self {
+            entities,
+            start,
+            end,
+            of,
+        } = self;
+        if let (Some(start), Some(end)) = (start, end) {
+            if end < start {
+                let empty = unskew_store::StoreError::EmptySpan { start, end };
+                return Err(Usage(empty.to_string()).into());
+            }
+            return Ok(EntitySource::Range(EntityRange { start, end, of }));
+        }
+        let path = entities.unwrap_or_default();
+        if path.as_os_str() == STANDARD {
+            return Ok(EntitySource::StandardInput);
+        }
+        Ok(EntitySource::Files(files(&path)?))
+    }
+}
+
+/// What stands for standard input, or standard output, in place of a file.
+pub(crate) const STANDARD: &str = "-";
+
+/// `path` made absolute, unless it is a URL.
+///
+/// # Errors
+/// It is empty.
+pub(crate) fn files(path: &Path) -> anyhow::Result<PathBuf> {
+    match path.to_str() {
+        Some(url) if url.contains("://") => Ok(path.to_owned()),
+        _ => absolute(path),
+    }
+}
+
+/// `path`, given relative to the current folder: the repository may lie above that.
+///
+/// # Errors
+/// It is empty.
+pub(crate) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("`{}` is no path", path.display()))
 }
 
 /// Arguments of `materialize`.

@@ -20,12 +20,15 @@ mod clock;
 mod commands;
 mod document;
 mod error;
+mod interrupt;
+mod memory;
 mod output;
 mod progress;
 mod repository;
 mod table;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -33,6 +36,7 @@ use clap::error::ErrorKind;
 
 use crate::arguments::{Arguments, Command};
 use crate::error::Usage;
+use crate::interrupt::Interrupted;
 use crate::output::{Output, StdoutError};
 
 /// How a command ended that ran to its end.
@@ -89,10 +93,19 @@ fn run(arguments: Arguments, output: &Output) -> anyhow::Result<Outcome> {
         .enable_all()
         .build()
         .context("the threads could not be started")?;
-    runtime.block_on(dispatch(arguments.command, output))
+    let is_long = arguments.command.is_long();
+    let work = dispatch(arguments.command, *output);
+    if !is_long {
+        return runtime.block_on(work);
+    }
+    let outcome = runtime.block_on(interrupt::until_interrupted(work));
+    // Threads that cannot be stopped, such as one that reads standard input, end with the process.
+    runtime.shutdown_timeout(Duration::from_millis(700));
+    outcome
 }
 
-async fn dispatch(command: Command, output: &Output) -> anyhow::Result<Outcome> {
+async fn dispatch(command: Command, output: Output) -> anyhow::Result<Outcome> {
+    let output = &output;
     match command {
         Command::Init(arguments) => commands::init::run(&arguments, output),
         Command::Plan => commands::apply::plan(output).await,
@@ -114,13 +127,16 @@ async fn dispatch(command: Command, output: &Output) -> anyhow::Result<Outcome> 
     }
 }
 
-/// Gives out the exit codes: 0 done, 1 failed, 2 wrong usage.
+/// Gives out the exit codes: 0 done, 1 failed, 2 wrong usage, 128 + N ended by signal N.
 fn exit_code(outcome: &anyhow::Result<Outcome>) -> ExitCode {
     ExitCode::from(match outcome {
         Ok(Outcome::Done) => 0,
         // Whoever reads the result has closed it (`unskew list | head`): nothing has failed.
         Err(error) if output::is_broken_pipe(error) => 0,
         Err(error) if error.is::<Usage>() => 2,
+        Err(error) if let Some(interrupted) = error.downcast_ref::<Interrupted>() => {
+            interrupted.exit_code()
+        }
         Ok(Outcome::Bad) | Err(_) => 1,
     })
 }

@@ -3,17 +3,29 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 
 use serde::Serialize;
+use unskew_offline::OfflineError;
+use unskew_store::StoreError;
 
 /// The result's way out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     json: bool,
+    /// Whether stdout is taken, so that the result goes to stderr.
+    aside: bool,
 }
 
 impl Output {
     /// Prints JSON, or text for a person.
     pub(crate) const fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, aside: false }
+    }
+
+    /// The same, on stderr: stdout is for something else.
+    pub(crate) const fn aside(self) -> Self {
+        Self {
+            json: self.json,
+            aside: true,
+        }
     }
 
     /// Whether the result is printed as JSON.
@@ -38,10 +50,20 @@ impl Output {
         if self.json {
             let mut json = serde_json::to_string(value)?;
             json.push('\n');
-            write(&json)
+            self.write(&json)
         } else {
-            write(&text(value))
+            self.write(&text(value))
         }
+    }
+}
+
+impl Output {
+    fn write(self, text: &str) -> anyhow::Result<()> {
+        if self.aside {
+            note(text.trim_end_matches('\n'));
+            return Ok(());
+        }
+        to_stdout(text)
     }
 }
 
@@ -53,9 +75,11 @@ pub(crate) fn note(message: &str) {
 
 /// Whether an error says that nobody reads stdout any more.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<StdoutError>()
-        .is_some_and(|error| error.0.kind() == ErrorKind::BrokenPipe)
+    let stdout = match error.downcast_ref::<StoreError>() {
+        Some(StoreError::Offline(OfflineError::StandardOutput(error))) => Some(error),
+        _ => error.downcast_ref::<StdoutError>().map(|error| &error.0),
+    };
+    stdout.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 /// Stdout that cannot be written.
@@ -63,7 +87,7 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[error("the result could not be printed: {0}")]
 pub(crate) struct StdoutError(pub(crate) std::io::Error);
 
-fn write(text: &str) -> anyhow::Result<()> {
+fn to_stdout(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     let written = stdout
         .write_all(text.as_bytes())

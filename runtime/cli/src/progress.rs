@@ -1,9 +1,10 @@
 //! How far work has come, on stderr: bars where it is a terminal that somebody watches.
 
+use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 use unskew_offline::Progress;
 use unskew_store::ApplyWatch;
@@ -11,9 +12,10 @@ use unskew_store::ApplyWatch;
 use crate::output::Output;
 
 /// A stage of so many rows.
-const BAR: &str = "{msg}\n{wide_bar} {human_pos}/{human_len} rows, {per_sec}, {eta} left";
+const BAR: &str =
+    "{msg} ({elapsed})\n{wide_bar} {human_pos}/{human_len} rows, {rate} rows/s, {eta} left";
 /// A stage of an unknown number of rows.
-const COUNTER: &str = "{spinner} {msg}  {human_pos} rows";
+const COUNTER: &str = "{spinner} {msg} ({elapsed})  {human_pos} rows, {rate} rows/s";
 /// A step without rows.
 const STEP: &str = "{spinner} {msg} ({elapsed})";
 /// How often a spinner turns.
@@ -26,12 +28,16 @@ pub(crate) struct Bars {
 }
 
 impl Bars {
-    /// Bars on a terminal; nothing elsewhere.
+    /// Bars on a terminal, from now on; nothing elsewhere.
     pub(crate) fn new(output: &Output) -> Self {
+        let starting = || {
+            // Components are loaded before the first rows are read.
+            let step = ProgressBar::new_spinner().with_style(style(STEP));
+            step.enable_steady_tick(TICK);
+            Mutex::new(step.with_message("loading what is applied"))
+        };
         Self {
-            current: output
-                .is_watched()
-                .then(|| Mutex::new(ProgressBar::hidden())),
+            current: output.is_watched().then(starting),
         }
     }
 
@@ -170,7 +176,11 @@ fn label() -> impl std::fmt::Display {
 
 fn style(template: &str) -> ProgressStyle {
     // A template that does not parse would be seen by the tests below.
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", |state: &ProgressState, text: &mut dyn Write| {
+            let _ = write!(text, "{}", HumanCount(state.per_sec() as u64));
+        })
 }
 
 #[cfg(test)]

@@ -10,12 +10,16 @@ use crate::json::Literal;
 use crate::time::Mode;
 use crate::types::{DataType, Field, ScalarType};
 
+/// The schemes of URLs under which sources lie in an object store: S3, Google Cloud Storage, Azure.
+pub const STORE_SCHEMES: [&str; 6] = ["s3", "s3a", "gs", "az", "abfs", "abfss"];
+
 /// Where history lies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     /// Its name.
     pub name: String,
-    /// A file, a folder or a glob; relative to the feature repository.
+    /// A file, a folder or a glob: relative to the feature repository, or a URL with one of
+    /// [`STORE_SCHEMES`].
     pub path: String,
     /// The column of event timestamps.
     pub timestamp_field: String,
@@ -32,6 +36,21 @@ pub struct Source {
     /// Name here: name in the file; for columns whose two names differ.
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
+    /// What the files' folders say about event timestamps; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<Partition>,
+}
+
+/// What the folders of a source, hive style (`dt=2024-01-01`), say about the event timestamps of
+/// the rows in them. It decides what need not be read, and nothing of what a row means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// The column that the folders name, as it stands before the `=`.
+    pub column: String,
+    /// How far, in microseconds, a row's event timestamp may lie before the time that its folder
+    /// names, or after it.
+    #[serde(default)]
+    pub slack: i64,
 }
 
 impl Source {

@@ -52,7 +52,9 @@ pub(crate) fn nans(array: &ArrayRef) -> ArrayRef {
 /// The values with canonical NaNs, or `None` where all are.
 pub(crate) fn floats_32(values: &[f32]) -> Option<ScalarBuffer<f32>> {
     let other = |v: &f32| v.is_nan() && v.to_bits() != NAN_32.to_bits();
-    values.iter().any(other).then(|| {
+    // Without a way out in the middle, so that the compiler looks at many values at once.
+    let others = values.iter().fold(false, |found, v| found | other(v));
+    others.then(|| {
         let canonical = values.iter().map(|&v| if v.is_nan() { NAN_32 } else { v });
         canonical.collect()
     })
@@ -61,7 +63,8 @@ pub(crate) fn floats_32(values: &[f32]) -> Option<ScalarBuffer<f32>> {
 /// The values with canonical NaNs, or `None` where all are.
 pub(crate) fn floats_64(values: &[f64]) -> Option<ScalarBuffer<f64>> {
     let other = |v: &f64| v.is_nan() && v.to_bits() != NAN_64.to_bits();
-    values.iter().any(other).then(|| {
+    let others = values.iter().fold(false, |found, v| found | other(v));
+    others.then(|| {
         let canonical = values.iter().map(|&v| if v.is_nan() { NAN_64 } else { v });
         canonical.collect()
     })

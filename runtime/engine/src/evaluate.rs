@@ -323,14 +323,18 @@ impl BoundStep {
 }
 
 fn column_statuses(column: &ArrayRef, found: Option<&[Status]>) -> Vec<Status> {
-    (0..column.len())
-        .map(
-            |row| match found.map_or(Status::Present, |found| found[row]) {
-                Status::Present if column.is_null(row) => Status::NullValue,
-                status => status,
-            },
-        )
-        .collect()
+    let mut statuses = match found {
+        Some(found) => found.to_vec(),
+        None => vec![Status::Present; column.len()],
+    };
+    if let Some(nulls) = column.nulls() {
+        for (status, is_valid) in statuses.iter_mut().zip(nulls) {
+            if *status == Status::Present && !is_valid {
+                *status = Status::NullValue;
+            }
+        }
+    }
+    statuses
 }
 
 fn columns_of(schema: &SchemaRef) -> String {

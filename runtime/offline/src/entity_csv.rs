@@ -10,14 +10,15 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Format;
-use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType as ArrowType, Field, Schema};
 use unskew_core::types::DataType;
-use unskew_core::values::{ValueError, from_text};
+use unskew_core::values::from_text;
 
-use crate::error::{EntityRowsProblem, OfflineError};
+use crate::entity_source::{Batches, ReadError};
+use crate::error::EntityRowsProblem;
 use crate::offline::CHUNK_ROWS;
 
-/// The rows of a CSV file, the columns `declared` in their types, the others in inferred ones: text,
+/// Reads a CSV file: the columns `declared` in their types, the others in inferred ones: text,
 /// unless all fields of a column are values of another type and lose nothing by it.
 ///
 /// # Errors
@@ -25,12 +26,10 @@ use crate::offline::CHUNK_ROWS;
 pub(crate) fn read(
     path: &Path,
     declared: &[(String, DataType)],
-) -> Result<(SchemaRef, Vec<RecordBatch>), OfflineError> {
-    let problem = |problem| OfflineError::entity_rows(Some(path), problem);
-    let unreadable =
-        |error: arrow::error::ArrowError| problem(EntityRowsProblem::Unreadable(error.to_string()));
+    rows: &Batches,
+) -> Result<(), ReadError> {
     let format = Format::default().with_header(true);
-    let (inferred, _) = format.infer_schema(open(path)?, None).map_err(unreadable)?;
+    let (inferred, _) = format.infer_schema(open(path)?, None)?;
     let mut seen = BTreeSet::new();
     if let Some(twice) = inferred
         .fields()
@@ -39,7 +38,7 @@ pub(crate) fn read(
     {
         // Before fields are read by their names.
         let name = twice.name().clone();
-        return Err(problem(EntityRowsProblem::DuplicateColumn(name)));
+        return Err(ReadError::Problem(EntityRowsProblem::DuplicateColumn(name)));
     }
 
     let mut columns: Vec<Column> = inferred
@@ -49,41 +48,35 @@ pub(crate) fn read(
         .collect();
     let text = |column: &Column| Field::new(&column.name, ArrowType::Utf8, true);
     let texts = Arc::new(Schema::new(columns.iter().map(text).collect::<Vec<_>>()));
-    let reader = ReaderBuilder::new(texts)
-        .with_format(format)
-        .with_batch_size(CHUNK_ROWS)
-        .build_buffered(open(path)?)
-        .map_err(unreadable)?;
-    let mut batches = Vec::new();
-    let mut rows = 0;
-    for batch in reader {
-        let batch = batch.map_err(unreadable)?;
-        let arrays = columns.iter_mut().zip(batch.columns());
-        let arrays = arrays
-            .map(|(column, texts)| {
-                column.read(texts).map_err(|mut error| {
-                    error.row += rows;
-                    problem(EntityRowsProblem::Value {
-                        column: column.name.clone(),
-                        error,
-                    })
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        rows += batch.num_rows();
-        batches.push(arrays);
+    let reader = || -> Result<_, ReadError> {
+        Ok(ReaderBuilder::new(Arc::clone(&texts))
+            .with_format(format.clone())
+            .with_batch_size(CHUNK_ROWS)
+            .build_buffered(open(path)?)?)
+    };
+    // Of what types they are is known only when all of them were seen, and not all fit into memory.
+    if columns.iter().any(Column::may_be_text) {
+        for batch in reader()? {
+            let batch = batch?;
+            for (column, texts) in columns.iter_mut().zip(batch.columns()) {
+                column.look_at(texts);
+            }
+        }
     }
-
-    // Only now is it known of what types they are.
     let field = |column: &Column| Field::new(&column.name, column.arrow(), true);
     let schema = Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()));
-    let batches = batches.into_iter().map(|arrays| {
-        let arrays = columns.iter().zip(arrays);
-        let arrays = arrays.map(|(column, array)| cast(&array, &column.arrow()));
-        RecordBatch::try_new(Arc::clone(&schema), arrays.collect::<Result<_, _>>()?)
-    });
-    let batches = batches.collect::<Result<_, _>>().map_err(unreadable)?;
-    Ok((schema, batches))
+    rows.schema(Arc::clone(&schema))?;
+    let mut before = 0;
+    for batch in reader()? {
+        let batch = batch?;
+        let arrays = columns.iter().zip(batch.columns());
+        let arrays = arrays
+            .map(|(column, texts)| column.read(texts, before))
+            .collect::<Result<Vec<_>, _>>()?;
+        before += batch.num_rows();
+        rows.rows(RecordBatch::try_new(Arc::clone(&schema), arrays)?)?;
+    }
+    Ok(())
 }
 
 /// A column while it is read.
@@ -114,14 +107,33 @@ impl Column {
         Self { name, kind }
     }
 
-    /// The values of a declared column; those of another stay texts until all are seen.
-    fn read(&mut self, texts: &ArrayRef) -> Result<ArrayRef, ValueError> {
-        match &self.kind {
-            Kind::Declared(data_type) => return from_text(texts.as_string(), *data_type),
-            Kind::Looks(looks) if !all_are(texts, looks) => self.kind = Kind::Text,
-            Kind::Looks(_) | Kind::Text => {}
+    /// Whether a field may yet show that it is text.
+    fn may_be_text(&self) -> bool {
+        matches!(self.kind, Kind::Looks(_))
+    }
+
+    /// Sees whether texts are as they look.
+    fn look_at(&mut self, texts: &ArrayRef) {
+        if let Kind::Looks(looks) = &self.kind
+            && !all_are(texts, looks)
+        {
+            self.kind = Kind::Text;
         }
-        Ok(Arc::clone(texts))
+    }
+
+    /// The values of texts; `before` is how many rows come before them.
+    fn read(&self, texts: &ArrayRef, before: usize) -> Result<ArrayRef, ReadError> {
+        match &self.kind {
+            Kind::Declared(data_type) => {
+                from_text(texts.as_string(), *data_type).map_err(|mut error| {
+                    error.row += before;
+                    let column = self.name.clone();
+                    ReadError::Problem(EntityRowsProblem::Value { column, error })
+                })
+            }
+            Kind::Looks(looks) => Ok(cast(texts, looks)?),
+            Kind::Text => Ok(Arc::clone(texts)),
+        }
     }
 
     fn arrow(&self) -> ArrowType {
@@ -171,15 +183,10 @@ fn is_float(text: &str) -> bool {
 }
 
 /// The file from its first line on: spreadsheets write a byte order mark before it.
-fn open(path: &Path) -> Result<BufReader<File>, OfflineError> {
-    let io = |error| OfflineError::Io {
-        action: "cannot read",
-        path: path.to_owned(),
-        error,
-    };
+fn open(path: &Path) -> std::io::Result<BufReader<File>> {
     const MARK: &[u8] = "\u{feff}".as_bytes();
-    let mut reader = BufReader::new(File::open(path).map_err(io)?);
-    if reader.fill_buf().map_err(io)?.starts_with(MARK) {
+    let mut reader = BufReader::new(File::open(path)?);
+    if reader.fill_buf()?.starts_with(MARK) {
         reader.consume(MARK.len());
     }
     Ok(reader)

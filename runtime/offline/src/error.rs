@@ -8,6 +8,7 @@ use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use unskew_core::text::list;
 use unskew_core::values::ValueError;
+use unskew_core::view::STORE_SCHEMES;
 use unskew_engine::{EvaluateError, ViewRowsError, ViewRunnerError};
 
 /// An error of the offline side: of a source, of entity rows, of a transformation, or of a file.
@@ -23,6 +24,15 @@ pub enum OfflineError {
         problem: Box<SourceProblem>,
     },
 
+    /// An object store cannot be used as a path says.
+    #[error("`{url}`: {problem}")]
+    ObjectStore {
+        /// The URL.
+        url: String,
+        /// What is wrong.
+        problem: Box<StoreProblem>,
+    },
+
     /// A file that cannot be read: truncated, corrupt, or no Parquet at all.
     #[error("cannot read `{}`: {reason}", file.display())]
     UnreadableFile {
@@ -31,6 +41,20 @@ pub enum OfflineError {
         /// What the reader says.
         reason: String,
     },
+
+    /// A file that is not the one that was listed, or was written while it was read.
+    #[error(
+        "`{}` has changed since the work began; run it again when nobody writes to the file",
+        file.display()
+    )]
+    ChangedFile {
+        /// The file.
+        file: PathBuf,
+    },
+
+    /// Nobody waits for the work any more.
+    #[error("the work was cancelled")]
+    Cancelled,
 
     /// A value of a source that its type in the view cannot hold, or a transformation that fails.
     #[error("{}{error}", in_file(file.as_ref()))]
@@ -69,7 +93,18 @@ pub enum OfflineError {
         error: std::io::Error,
     },
 
-    /// The training set could not be written as Parquet.
+    /// There is something where a training set is to be written.
+    #[error("`{}` exists already; name another, or give --overwrite to replace it", path.display())]
+    Exists {
+        /// The file or folder.
+        path: PathBuf,
+    },
+
+    /// Standard output cannot be written; nobody reads it any more, say.
+    #[error("cannot write to standard output: {0}")]
+    StandardOutput(std::io::Error),
+
+    /// The training set could not be written in its format.
     #[error("cannot write `{}`: {reason}", path.display())]
     Write {
         /// The file.
@@ -107,6 +142,34 @@ pub enum SourceProblem {
         pattern: PathBuf,
     },
 
+    /// A file of a source with a partition lies in none of its folders.
+    #[error(
+        "`{}` lies in no folder `{column}=…`, as every file must under the source's partition; \
+         move it, or leave out the partition", file.display()
+    )]
+    NotInPartition {
+        /// The partition's column.
+        column: String,
+        /// The file.
+        file: PathBuf,
+    },
+
+    /// The folder of a partition by time names no time.
+    #[error(
+        "`{value}`, the `{column}` of `{}`, is no time; a folder is named after a year (2024), a \
+         month (2024-01), a day (2024-01-01, 20240101) or an hour (2024-01-01T05, 2024-01-01-05, \
+         2024-01-01 05), in UTC, or is {}",
+        file.display(), crate::hive::NULL
+    )]
+    InvalidPartition {
+        /// The partition's column.
+        column: String,
+        /// What the folder says.
+        value: String,
+        /// The file.
+        file: PathBuf,
+    },
+
     /// A glob that cannot be read as one.
     #[error("`{pattern}` is no glob: {reason}")]
     InvalidGlob {
@@ -134,6 +197,38 @@ pub enum SourceProblem {
         columns: Vec<String>,
     },
 
+    /// The name of a folder holds no value of the column's type.
+    #[error("column `{column}` in the path of `{}`: `{value}` is no {wanted}", file.display())]
+    FolderValue {
+        /// The column.
+        column: String,
+        /// The file.
+        file: PathBuf,
+        /// The value.
+        value: String,
+        /// What was wanted.
+        wanted: String,
+    },
+
+    /// A row lies in a folder to which it does not belong.
+    #[error(
+        "row {row} of `{}` has the event timestamp {event}, but its folder is for {start} to {end}; \
+         give the source's partition more slack, or leave `partition` out if folders are not by \
+         event timestamp", file.display()
+    )]
+    OutsidePartition {
+        /// The file.
+        file: PathBuf,
+        /// The row's number in it.
+        row: u64,
+        /// Its event timestamp.
+        event: String,
+        /// The first instant that the folder allows.
+        start: String,
+        /// The last.
+        end: String,
+    },
+
     /// Two files of a source hold a column in types that no type of the contract joins.
     #[error(
         "column `{column}` is {first_type} in `{}` and {other_type} in `{}`; \
@@ -151,6 +246,80 @@ pub enum SourceProblem {
         other: PathBuf,
         /// Its type there.
         other_type: DataType,
+    },
+}
+
+/// Why an object store cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreProblem {
+    /// A URL of something else.
+    #[error(
+        "there is no object store `{scheme}://`; write a path, or a URL that begins with {}",
+        list(STORE_SCHEMES.map(|scheme| format!("{scheme}://")))
+    )]
+    UnknownScheme {
+        /// What stands before the `://`.
+        scheme: String,
+    },
+    /// A URL that ends too early.
+    #[error("it names no bucket; a URL is SCHEME://BUCKET/PATH")]
+    NoBucket,
+    /// A path that no object has.
+    #[error("what follows the bucket is no key: {reason}")]
+    InvalidKey {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An option that no store has.
+    #[error(
+        "there is no option `{option}` of object stores; options are called like the variables of \
+         the environment, such as aws_region, google_service_account, azure_storage_account_name"
+    )]
+    UnknownOption {
+        /// Its name.
+        option: String,
+    },
+    /// Options or variables of the environment that are missing or contradict each other.
+    #[error("the object store cannot be set up: {reason}")]
+    Setup {
+        /// What the library says.
+        reason: String,
+    },
+    /// There is no such bucket, or container.
+    #[error("there is no bucket `{bucket}`, or it belongs to another account, region or endpoint")]
+    NoSuchBucket {
+        /// The bucket.
+        bucket: String,
+    },
+    /// The store knows who asks, and refuses; or it does not know.
+    #[error("access is denied: {reason}; credentials come from {wanted}")]
+    Denied {
+        /// What the store says.
+        reason: String,
+        /// Where credentials come from.
+        wanted: &'static str,
+    },
+    /// There are no credentials to ask with.
+    #[error(
+        "there are no credentials, and the machine gets none from a cloud that it runs in; set \
+         {wanted}"
+    )]
+    NoCredentials {
+        /// Where credentials come from.
+        wanted: &'static str,
+    },
+    /// An endpoint without TLS, which nobody allowed.
+    #[error("the endpoint has no TLS (http://); set {option}=true to allow that")]
+    NoTls {
+        /// The variable of the environment that allows it.
+        option: &'static str,
+    },
+    /// The store cannot be reached, or fails.
+    #[error("the object store does not answer as it should: {reason}")]
+    Failed {
+        /// What the store, or the network, says.
+        reason: String,
     },
 }
 
@@ -191,8 +360,40 @@ pub enum EntityRowsProblem {
         error: ValueError,
     },
     /// A file that is neither Parquet nor CSV.
-    #[error("the file's name ends neither in .parquet nor in .csv, so its format is not known")]
+    #[error(
+        "the file's name ends neither in .parquet nor in .csv, so its format is not known; a \
+         folder or a glob of *.parquet files is valid too"
+    )]
     UnknownFormat,
+    /// A CSV file among several, or in an object store.
+    #[error("CSV is read from one file of the file system; take Parquet")]
+    RemoteCsv,
+    /// A folder, glob or URL that names no file.
+    #[error("no Parquet file is there; hidden files and those that begin with `_` are left out")]
+    NoFiles,
+    /// Files that are not as those of one table.
+    #[error("{0}")]
+    Files(Box<SourceProblem>),
+    /// A view whose rows are to be the entity rows is not told, or is none of the plan.
+    #[error("{}", unknown_view(name.as_ref(), views))]
+    UnknownView {
+        /// What was named.
+        name: Option<String>,
+        /// The plan's views, by the names under which it uses them.
+        views: Vec<String>,
+    },
+    /// Rows of a view that are to be the entity rows lack what the plan needs.
+    #[error(
+        "rows of view `{view}` have its join keys and an event_timestamp; the features need {} \
+         too, so give entity rows that have these",
+        quoted(missing)
+    )]
+    NotOfView {
+        /// The view.
+        view: String,
+        /// What it has not.
+        missing: Vec<String>,
+    },
     /// A file that cannot be read as what its name says.
     #[error("{0}")]
     Unreadable(String),
@@ -224,6 +425,13 @@ impl OfflineError {
     pub(crate) fn source(name: &str, problem: SourceProblem) -> Self {
         Self::Source {
             name: name.to_owned(),
+            problem: Box::new(problem),
+        }
+    }
+
+    pub(crate) fn store(url: &str, problem: StoreProblem) -> Self {
+        Self::ObjectStore {
+            url: url.to_owned(),
             problem: Box::new(problem),
         }
     }
@@ -308,6 +516,18 @@ fn in_file(file: Option<&PathBuf>) -> String {
 
 fn of_file(file: Option<&PathBuf>) -> String {
     file.map_or_else(String::new, |file| format!(" of `{}`", file.display()))
+}
+
+fn unknown_view(name: Option<&String>, views: &[String]) -> String {
+    let there = match views {
+        [] => "the features come from no view".to_owned(),
+        views => format!("the features come from {}", quoted(views)),
+    };
+    match name {
+        Some(name) => format!("`{name}` is none of the views; {there}"),
+        None if views.is_empty() => format!("{there}, so none has rows to start from"),
+        None => format!("name the view whose rows they are with --of; {there}"),
+    }
 }
 
 fn quoted(names: &[String]) -> String {

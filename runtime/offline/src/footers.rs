@@ -1,44 +1,53 @@
-//! Reading the footers of a source's files: columns and row counts.
+//! Reading the footers of a source's files: columns, row groups and their statistics.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::TimeUnit;
+use datafusion::datasource::physical_plan::parquet::Int96Coercer;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use futures::{StreamExt, TryStreamExt};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::parquet_to_arrow_schema;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 
 use crate::error::OfflineError;
-use crate::files::{SourceFile, source_files};
+use crate::files::SourceFile;
 use crate::schema::FileSchema;
 
-/// INT96 is read as microseconds, by the reader of footers and by that of columns: as nanoseconds,
-/// which Arrow would take, an instant after 2262 has no place.
-pub(crate) const COERCE_INT96: (TimeUnit, &str) = (TimeUnit::Microsecond, "us");
+/// INT96 is read as microseconds: as nanoseconds, which Arrow would take, an instant after 2262 has
+/// no place.
+const INT96: TimeUnit = TimeUnit::Microsecond;
 
 /// How many footers are read at once.
 const AT_ONCE: usize = 32;
 
-/// The files that `path`, of the source `name`, names, with what their footers say, in the order of
-/// their paths.
+/// The files with what their footers say, in their order.
 ///
 /// # Errors
-/// No file matches, or a footer cannot be read; the error names the file.
+/// A footer cannot be read; the error names the file.
 pub(crate) async fn footers(
     context: &TaskContext,
-    root: &Path,
-    name: &str,
-    path: &str,
+    files: Vec<SourceFile>,
 ) -> Result<Vec<FileSchema>, OfflineError> {
-    let (root, name, path) = (root.to_owned(), name.to_owned(), path.to_owned());
-    let files = move || source_files(&root, &name, &path);
-    let files = tokio::task::spawn_blocking(files).await??;
-    futures::stream::iter(files)
+    let mut files: Vec<FileSchema> = futures::stream::iter(files)
         .map(|file| footer(context, file))
         .buffered(AT_ONCE)
         .try_collect()
-        .await
+        .await?;
+    // The same schema is the same object, so that who goes through many files sees it at once.
+    for index in 1..files.len() {
+        let (before, after) = files.split_at_mut(index);
+        if let (Some(before), Some(file)) = (before.last(), after.first_mut())
+            && before.schema == file.schema
+        {
+            file.schema = Arc::clone(&before.schema);
+        }
+    }
+    Ok(files)
 }
 
 /// What the footer of `file` says.
@@ -53,28 +62,40 @@ pub(crate) async fn footer(
         file: file.path.clone(),
         reason,
     };
-    let environment = context.runtime_env();
-    let store = environment.object_store(ObjectStoreUrl::local_filesystem())?;
-    let cache = environment.cache_manager.get_file_metadata_cache();
-    let reader = DFParquetMetadata::new(&store, &file.meta)
-        .with_file_metadata_cache(Some(cache))
-        .with_page_index_policy(Some(parquet::file::metadata::PageIndexPolicy::Skip))
-        .with_coerce_int96(Some(COERCE_INT96.0));
-    // Each is answered from the cache after the first.
-    let metadata = reader.fetch_metadata().await;
-    let metadata = metadata.map_err(|error| unreadable(reason(&error)))?;
-    let schema = reader.fetch_schema().await;
-    let schema = schema.map_err(|error| unreadable(reason(&error)))?;
+    let store = match &file.store {
+        Some(store) => Arc::clone(store),
+        None => context
+            .runtime_env()
+            .object_store(ObjectStoreUrl::local_filesystem())?,
+    };
+    // Without DataFusion's cache: it would know objects of two buckets by one name.
+    let metadata = DFParquetMetadata::new(&store, &file.meta)
+        .with_page_index_policy(Some(PageIndexPolicy::Skip))
+        .fetch_metadata()
+        .await
+        .map_err(|error| unreadable(reason(&error)))?;
     let rows = metadata.file_metadata().num_rows();
-    let schema = Arc::new(schema);
+    let rows =
+        u64::try_from(rows).map_err(|_| unreadable(format!("it says it has {rows} rows")))?;
+    let metadata = columns(metadata).map_err(|error| unreadable(error.to_string()))?;
     Ok(FileSchema {
-        rows: u64::try_from(rows).map_err(|_| unreadable(format!("it says it has {rows} rows")))?,
-        schema,
+        rows,
+        schema: Arc::clone(metadata.schema()),
+        metadata,
         file,
     })
 }
 
+/// The footer with the columns as the reader will give them.
+pub(crate) fn columns(metadata: Arc<ParquetMetaData>) -> Result<ArrowReaderMetadata, ParquetError> {
+    let file = metadata.file_metadata();
+    let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
+    let coerced = Int96Coercer::new(file.schema_descr(), &schema, &INT96).coerce();
+    let schema = Arc::new(coerced.unwrap_or(schema));
+    ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new().with_schema(schema))
+}
+
 /// What an error of DataFusion says, without its prefixes.
-pub(crate) fn reason(error: &datafusion::error::DataFusionError) -> String {
+pub(crate) fn reason(error: &DataFusionError) -> String {
     error.find_root().to_string()
 }

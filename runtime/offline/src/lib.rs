@@ -23,34 +23,45 @@
     allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")
 )]
 
+mod entity_chunks;
 mod entity_csv;
+mod entity_ipc;
+mod entity_parquet;
+mod entity_range;
 mod entity_rows;
+mod entity_source;
 mod error;
+mod evaluate;
 mod files;
 mod footers;
+mod hive;
 mod join;
 mod joined;
 mod latest;
+mod objects;
 mod offline;
+mod output;
 mod plan;
 mod progress;
 mod sample;
 mod scan;
 mod schema;
 mod selection;
-mod slots;
+mod stores;
 mod training_set;
 mod view_rows;
-mod winners;
 
 pub use entity_rows::EntityRows;
-pub use error::{EntityRowsProblem, OfflineError, SourceProblem};
+pub use entity_source::{EntityRange, EntitySource};
+pub use error::{EntityRowsProblem, OfflineError, SourceProblem, StoreProblem};
+pub use evaluate::{EvaluateExec, JoinedExec};
 pub use join::PointInTimeJoinExec;
 pub use joined::{EvaluatedRows, JoinedRows};
 pub use latest::{LatestRows, LatestRowsRequest, RowSink};
 pub use offline::{Components, Offline, Settings};
+pub use output::{COMPONENTS, Compression, Output, PLAN, PLAN_DIGEST, Target, plan_file};
 pub use progress::Progress;
 pub use scan::ScanExec;
 pub use selection::{Covered, Selection};
-pub use training_set::{COMPONENTS, OutputSummary, PLAN, PLAN_DIGEST, Summary, TrainingSetRequest};
+pub use training_set::{OutputSummary, Summary, TrainingSetRequest};
 pub use view_rows::ViewRowsExec;

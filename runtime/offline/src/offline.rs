@@ -6,33 +6,56 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::execution::TaskContext;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use unskew_core::digest::Digest;
-use unskew_core::view::{Source, View};
+use unskew_core::view::{Partition, Source, View};
 use unskew_engine::{Component, ViewRunner};
 
 use crate::error::OfflineError;
-use crate::files::source_files;
+use crate::files::{local_files, source_files};
+use crate::footers::footers;
 use crate::progress::Progress;
-use crate::scan::{ScanExec, source_schema};
+use crate::scan::{Scan, ScanExec, Wanted, wanted_types};
+use crate::schema::{FileSchema, merged_schema};
 use crate::view_rows::ViewRowsExec;
 
 /// How many rows are read, transformed and evaluated at a time: those of one call of a component.
 pub(crate) const CHUNK_ROWS: usize = 8_192;
 
+const MOST_PARTITIONS: NonZero<usize> = NonZero::new(256).unwrap();
+
 /// The loaded components, by digest.
 pub type Components = BTreeMap<Digest, Arc<Component>>;
 
 /// The knobs of the offline side. None of them decides a result.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// How many partitions of a history are read at once. Default: one for each processor.
+    /// How many partitions of a history are read at once, at most 256: each blocks a thread, and
+    /// there are no more than 512 of these. Default: one for each processor.
     pub partitions: NonZero<usize>,
     /// How many bytes of rows [`Offline::latest_rows`] holds before it hands them on.
     /// Default: 256 MiB.
     pub latest_rows_bytes: usize,
+    /// How many bytes a training set may take; what does not fit is worked off in parts, by way of
+    /// temporary files. `None`: no limit. Default: none.
+    pub memory_limit: Option<usize>,
+    /// Options of object stores, such as `aws_endpoint`, `aws_region` or `google_service_account`:
+    /// called like the variables of the environment, over which they go. Default: none.
+    pub object_store: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Settings {
+    /// Leaves out what options of object stores are, since keys and passwords are among them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("partitions", &self.partitions)
+            .field("latest_rows_bytes", &self.latest_rows_bytes)
+            .field("memory_limit", &self.memory_limit)
+            .field("object_store", &self.object_store.keys())
+            .finish()
+    }
 }
 
 impl Default for Settings {
@@ -40,6 +63,8 @@ impl Default for Settings {
         Self {
             partitions: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
             latest_rows_bytes: 256 << 20,
+            memory_limit: None,
+            object_store: BTreeMap::new(),
         }
     }
 }
@@ -56,12 +81,11 @@ pub struct Offline {
 
 impl Offline {
     /// The offline side of the feature repository in `root`, to which sources' paths are relative.
-    pub fn new(root: impl Into<PathBuf>, settings: Settings) -> Self {
-        let mut config = SessionConfig::new()
+    pub fn new(root: impl Into<PathBuf>, mut settings: Settings) -> Self {
+        settings.partitions = settings.partitions.min(MOST_PARTITIONS);
+        let config = SessionConfig::new()
             .with_target_partitions(settings.partitions.get())
             .with_batch_size(CHUNK_ROWS);
-        // A row group is the least that is read apart; below a megabyte a thread is not worth it.
-        config.options_mut().optimizer.repartition_file_min_size = 1 << 20;
         Self {
             root: root.into(),
             settings,
@@ -78,13 +102,15 @@ impl Offline {
     /// # Errors
     /// No file matches, or a file cannot be read.
     pub async fn source_schema(&self, name: &str, path: &str) -> Result<SchemaRef, OfflineError> {
-        source_schema(&self.context, &self.root, name, path).await
+        let files = self.files(name, path, None).await?;
+        Ok(merged_schema(&files))
     }
 
     /// A scan of columns of the source, by their names in definitions. Only footers are read now.
     ///
     /// A column that some files lack is null there. Types are those of the files; where these
-    /// differ, one that holds every file's values. INT96 comes as microseconds.
+    /// differ, one that holds every file's values. INT96 comes as microseconds. A column that only
+    /// the names of folders give (`country=CH`) is text.
     ///
     /// # Errors
     /// No file matches; a file cannot be read; no file has a column; files disagree about its type.
@@ -93,9 +119,9 @@ impl Offline {
         source: &Source,
         columns: &[&str],
     ) -> Result<Arc<ScanExec>, OfflineError> {
-        ScanExec::new(&self.context, &self.root, source, columns)
-            .await
-            .map(Arc::new)
+        let files = self.source_footers(source).await?;
+        let scan = Scan::new(source, columns, &BTreeMap::new(), files)?;
+        Ok(Arc::new(self.scan_exec(scan, Wanted::default())))
     }
 
     /// The rows of a view, its batch transformation included, as a plan.
@@ -109,19 +135,81 @@ impl Offline {
         progress: Arc<dyn Progress>,
     ) -> Result<ViewRowsExec, OfflineError> {
         let runner = ViewRunner::new(Arc::clone(view), components)?;
-        let scan = self.scan(&view.source, &view.source_columns()).await?;
-        let rows = scan.rows();
-        let scan: Arc<dyn ExecutionPlan> = scan;
-        let view = Arc::clone(view);
-        Ok(ViewRowsExec::new(scan, rows, view, runner, progress))
+        let scan = self.view_scan(view).await?;
+        Ok(self.rows_of(scan, Wanted::default(), view, runner, progress))
     }
 
-    /// The files of the source, as they are on the disk: links followed.
+    /// The columns of the source that a view reads.
+    pub(crate) async fn view_scan(&self, view: &View) -> Result<Scan, OfflineError> {
+        let files = self.source_footers(&view.source).await?;
+        Scan::new(
+            &view.source,
+            &view.source_columns(),
+            &wanted_types(view),
+            files,
+        )
+    }
+
+    /// The rows of a view that `runner` makes of those of `scan` that are wanted.
+    pub(crate) fn rows_of(
+        &self,
+        scan: Scan,
+        wanted: Wanted,
+        view: &Arc<View>,
+        runner: ViewRunner,
+        progress: Arc<dyn Progress>,
+    ) -> ViewRowsExec {
+        let rows = scan.rows();
+        let scan: Arc<dyn ExecutionPlan> = Arc::new(self.scan_exec(scan, wanted));
+        let view = Arc::clone(view);
+        ViewRowsExec::new(scan, rows, view, runner, progress)
+    }
+
+    /// All columns and rows of files, in their order, under their own names.
+    ///
+    /// # Errors
+    /// The files disagree about a column's type.
+    pub(crate) fn read_files(
+        &self,
+        name: &str,
+        files: Vec<FileSchema>,
+    ) -> Result<SendableRecordBatchStream, OfflineError> {
+        let scan = Scan::all(name, files)?;
+        let plan = ScanExec::new(Arc::new(scan), Wanted::default(), 1);
+        Ok(plan.execute(0, self.task_context())?)
+    }
+
+    fn scan_exec(&self, scan: Scan, wanted: Wanted) -> ScanExec {
+        ScanExec::new(Arc::new(scan), wanted, self.settings.partitions.get())
+    }
+
+    async fn source_footers(&self, source: &Source) -> Result<Vec<FileSchema>, OfflineError> {
+        self.files(&source.name, &source.path, source.partition.as_ref())
+            .await
+    }
+
+    /// The files at `path`, of the source `name`, with their footers.
+    pub(crate) async fn files(
+        &self,
+        name: &str,
+        path: &str,
+        partition: Option<&Partition>,
+    ) -> Result<Vec<FileSchema>, OfflineError> {
+        let options = &self.settings.object_store;
+        let files = source_files(&self.root, name, path, partition, options).await?;
+        footers(&self.context, files).await
+    }
+
+    /// The files of the source, as they are on the disk: links followed. Of a source in an object
+    /// store there are none.
     ///
     /// # Errors
     /// No file matches, or a folder cannot be read.
     pub fn source_files(&self, source: &Source) -> Result<Vec<PathBuf>, OfflineError> {
-        let files = source_files(&self.root, &source.name, &source.path)?;
+        if source.path.contains("://") {
+            return Ok(Vec::new());
+        }
+        let files = local_files(&self.root, &source.name, &source.path)?;
         Ok(files
             .into_iter()
             .filter_map(|file| file.path.canonicalize().ok())

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, Schema, SchemaRef};
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use unskew_core::types::{DataType, ScalarType};
 
 use crate::error::{OfflineError, SourceProblem};
@@ -18,10 +19,12 @@ pub(crate) struct FileSchema {
     pub(crate) schema: SchemaRef,
     /// How many rows it has.
     pub(crate) rows: u64,
+    /// The footer itself.
+    pub(crate) metadata: ArrowReaderMetadata,
 }
 
 /// The columns of all the files, each where it first occurs, in a type that holds its values of
-/// every file.
+/// every file; then those that only the names of their folders give, as text.
 ///
 /// A column whose types no type joins has that of the first file: such a column is an error only
 /// for those who read it, by [`merged_type`].
@@ -42,7 +45,23 @@ pub(crate) fn merged_schema(files: &[FileSchema]) -> SchemaRef {
             }
         }
     }
+    let folders = files.iter().flat_map(|file| &file.file.partition);
+    let mut named: Vec<&str> = Vec::new();
+    for (name, _) in folders {
+        if !positions.contains_key(name.as_str()) && !named.contains(&name.as_str()) {
+            named.push(name);
+        }
+    }
+    merged.extend(named.into_iter().map(|name| plain(name, ArrowType::Utf8)));
     Arc::new(Schema::new(merged))
+}
+
+/// Whether the names of folders give column `column`.
+pub(crate) fn folder_column(files: &[FileSchema], column: &str) -> bool {
+    files
+        .iter()
+        .flat_map(|file| &file.file.partition)
+        .any(|(name, _)| name == column)
 }
 
 /// The type that holds the values of column `column` (its name in the files) of every file; `None`
@@ -56,7 +75,13 @@ pub(crate) fn merged_type(
     column: &str,
 ) -> Result<Option<ArrowType>, OfflineError> {
     let mut merged: Option<(ArrowType, &FileSchema)> = None;
+    let mut last: Option<&SchemaRef> = None;
     for file in files {
+        // Mostly all files have the same columns, and there may be thousands of both.
+        if last.is_some_and(|last| Arc::ptr_eq(last, &file.schema)) {
+            continue;
+        }
+        last = Some(&file.schema);
         let Ok(field) = file.schema.field_with_name(column) else {
             continue;
         };

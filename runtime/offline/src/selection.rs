@@ -90,6 +90,7 @@ mod tests {
             point_in_time: mode,
             late_by,
             columns: std::collections::BTreeMap::new(),
+            partition: None,
         }
     }
 

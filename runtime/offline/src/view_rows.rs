@@ -21,7 +21,7 @@ use unskew_engine::{ViewRows, ViewRowsError, ViewRunner};
 
 use crate::error::OfflineError;
 use crate::progress::Progress;
-use crate::scan::{Failure, FailureKind, ScanExec};
+use crate::scan::{Failure, ScanExec};
 use crate::schema::plain;
 
 /// Turns the rows of a source into the rows of a view.
@@ -87,6 +87,17 @@ impl ViewRowsExec {
         let transform = &self.transform;
         let stage = format!("reading the history of `{}`", transform.view.name);
         transform.progress.begin(&stage, transform.source_rows);
+    }
+
+    /// The scan that gives the source's rows.
+    pub(crate) fn scan(&self) -> Option<Arc<ScanExec>> {
+        let scan = self.input.downcast_ref::<ScanExec>()?;
+        Some(Arc::new(scan.clone()))
+    }
+
+    /// Who hears of rows that are read.
+    pub(crate) fn progress(&self) -> Arc<dyn Progress> {
+        Arc::clone(&self.transform.progress)
     }
 
     fn of(input: Arc<dyn ExecutionPlan>, transform: Arc<Transform>) -> Self {
@@ -159,16 +170,15 @@ impl Transform {
         let check = move |batch: &RecordBatch| -> Result<(), ViewRowsError> {
             this.runner.run(batch).map(drop)
         };
-        match scan.first_failure(context, check).await {
-            Some(Failure {
-                file,
-                rows,
-                error: FailureKind::Check(error),
-            }) => {
+        match scan
+            .first_failure(context.session_config().batch_size(), check)
+            .await
+        {
+            Some(Failure { file, rows, error }) => {
                 let before = usize::try_from(rows).unwrap_or(usize::MAX);
                 OfflineError::view_rows(Some(file), error.shifted(before))
             }
-            _ => error,
+            None => error,
         }
     }
 }
@@ -183,8 +193,8 @@ impl fmt::Debug for Transform {
 
 /// The columns of a batch of a view's rows.
 pub(crate) struct ViewBatch<'a> {
-    events: &'a TimestampMicrosecondArray,
-    created: &'a TimestampMicrosecondArray,
+    pub(crate) events: &'a TimestampMicrosecondArray,
+    pub(crate) created: &'a TimestampMicrosecondArray,
     /// The join keys, in the view's order and types.
     pub(crate) keys: &'a [ArrayRef],
     /// The features, likewise.

@@ -57,6 +57,7 @@ fn view(name: &str, keys: &[(&str, ScalarType)], features: &[(&str, DataType)]) 
             point_in_time: Default::default(),
             late_by: 0,
             columns: BTreeMap::new(),
+            partition: None,
         },
         keys: keys
             .iter()

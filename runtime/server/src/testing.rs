@@ -196,6 +196,7 @@ pub(crate) fn plan(request_fields: Vec<Field>) -> FeaturePlan {
             point_in_time: Mode::Event,
             late_by: 0,
             columns: BTreeMap::new(),
+            partition: None,
         },
         keys: vec![JoinKey {
             name: "id".to_owned(),

@@ -127,7 +127,7 @@ fn short(key: &str, value: &Value) -> Option<String> {
         Value::Null => "none".to_owned(),
         Value::Bool(_) => value.to_string(),
         Value::Number(number) => match (key, number.as_i64()) {
-            ("ttl" | "late_by", Some(micros)) => Span(micros).to_string(),
+            ("ttl" | "late_by" | "slack", Some(micros)) => Span(micros).to_string(),
             _ => number.to_string(),
         },
         Value::String(text) => match text.parse::<Digest>() {
@@ -203,6 +203,7 @@ mod tests {
             point_in_time: Mode::Event,
             late_by: 0,
             columns: BTreeMap::new(),
+            partition: None,
         }
     }
 

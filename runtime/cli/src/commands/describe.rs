@@ -100,6 +100,16 @@ fn source(project: &Project, name: &str) -> anyhow::Result<Document> {
         span((source.late_by > 0).then_some(source.late_by)),
     );
     document.value("columns", json!(source.columns));
+    document.value(
+        "partition",
+        source.partition.as_ref().map(|partition| {
+            json!({
+                "column": partition.column,
+                "of": source.timestamp_field,
+                "slack": span(Some(partition.slack)),
+            })
+        }),
+    );
     let views = project.views.values().map(|view| &view.value.view);
     let views = views.filter(|view| view.source.name == name);
     document.value(

@@ -10,8 +10,7 @@ use unskew_server::client::HttpPath;
 use unskew_store::{Difference, Parity, ParityReport, RequestPath};
 
 use crate::Outcome;
-use crate::arguments;
-use crate::commands::training_set::absolute;
+use crate::arguments::{self, files};
 use crate::output::Output;
 use crate::progress::Steps;
 use crate::repository;
@@ -39,7 +38,7 @@ pub(crate) async fn run(arguments: arguments::Parity, output: &Output) -> anyhow
         service: arguments.service.clone(),
         as_of: arguments.as_of,
         rows: usize::try_from(arguments.rows)?,
-        entities: arguments.entities.as_deref().map(absolute).transpose()?,
+        entities: arguments.entities.as_deref().map(files).transpose()?,
     };
     let http = arguments
         .url

@@ -1,18 +1,21 @@
 //! `unskew training-set`: features for entity rows, each as of its own time.
 
+use std::io::IsTerminal;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
 use indicatif::HumanCount;
 use serde::Serialize;
 use unskew_engine::Status;
-use unskew_offline::Summary;
+use unskew_offline::{EntitySource, Summary, Target};
+use unskew_store::StoreError;
 
 use crate::Outcome;
-use crate::arguments;
+use crate::arguments::{self, STANDARD, files};
 use crate::document::Ordered;
-use crate::output::Output;
+use crate::error::Usage;
+use crate::output::{Output, note};
 use crate::progress::Bars;
 use crate::repository;
 use crate::table::Table;
@@ -38,24 +41,70 @@ pub(crate) async fn run(
     arguments: arguments::TrainingSet,
     output: &Output,
 ) -> anyhow::Result<Outcome> {
+    let arguments::TrainingSet {
+        features,
+        entities,
+        out: file,
+        overwrite,
+        compression,
+        row_group_size,
+        max_rows_per_file,
+        memory_limit,
+        explain,
+    } = arguments;
     let store = repository::open()?;
-    let bars = Arc::new(Bars::new(output));
+    let entities = entities.into_source()?;
+    if entities == EntitySource::StandardInput && std::io::stdin().is_terminal() {
+        return Err(
+            Usage("standard input is a terminal; pipe Arrow IPC into it".to_owned()).into(),
+        );
+    }
+    let target = target(&file, max_rows_per_file)?;
+    // What is written to standard output is the training set, and nothing else.
+    let output = match &target {
+        Target::StandardOutput => output.aside(),
+        _ => *output,
+    };
+    let out = unskew_offline::Output {
+        target,
+        overwrite,
+        compression,
+        row_group_rows: row_group_size,
+    };
+    out.check().map_err(Usage)?;
+    let bars = Arc::new(Bars::new(&output));
     let request = unskew_store::TrainingSet {
-        features: arguments.features.into_store(),
-        entities: absolute(&arguments.entities)?,
-        out: absolute(&arguments.out)?,
+        features: features.into_store(),
+        entities,
+        out,
+        memory_limit: memory_limit.bytes()?,
         progress: Arc::clone(&bars) as Arc<dyn unskew_offline::Progress>,
     };
     let summary = store.training_set(request).await?;
     bars.clear();
-    let report = Report::new(&arguments.out, &summary);
+    if explain {
+        note(&summary.explain);
+    }
+    let report = Report::new(&file, &summary);
     output.print(&report, |report| report.text(&summary))?;
     Ok(Outcome::Done)
 }
 
-/// `path`, given relative to the current folder: the repository may lie above that.
-pub(crate) fn absolute(path: &Path) -> anyhow::Result<std::path::PathBuf> {
-    std::path::absolute(path).with_context(|| format!("`{}` is no path", path.display()))
+/// What `out` names.
+fn target(out: &Path, rows_per_file: Option<NonZero<usize>>) -> anyhow::Result<Target> {
+    if out.as_os_str() == STANDARD {
+        if rows_per_file.is_some() {
+            let several = "standard output is one stream; --max-rows-per-file needs a folder, DIR/";
+            return Err(Usage(several.to_owned()).into());
+        }
+        if std::io::stdout().is_terminal() {
+            let terminal = "standard output is a terminal; pipe it into a program or a file";
+            return Err(Usage(terminal.to_owned()).into());
+        }
+        return Ok(Target::StandardOutput);
+    }
+    let out = files(out)?;
+    Target::of(&out, rows_per_file).map_err(|why| StoreError::Out { out, why }.into())
 }
 
 impl<'a> Report<'a> {
@@ -79,6 +128,14 @@ impl<'a> Report<'a> {
         }
     }
 
+    fn place(&self) -> std::borrow::Cow<'_, str> {
+        if self.file.as_os_str() == STANDARD {
+            "standard output".into()
+        } else {
+            self.file.to_string_lossy()
+        }
+    }
+
     fn text(&self, summary: &Summary) -> String {
         let rows_per_second = self.rows as f64 / self.seconds.max(f64::EPSILON);
         let mut text = shares(summary);
@@ -87,7 +144,7 @@ impl<'a> Report<'a> {
             HumanCount(self.rows),
             self.seconds,
             HumanCount(rows_per_second as u64),
-            self.file.display(),
+            self.place(),
             self.plan
         ));
         text

@@ -8,8 +8,8 @@ use unskew_core::types::Field;
 use unskew_engine::{Engine, Settings};
 
 use crate::Outcome;
+use crate::arguments::absolute;
 use crate::arguments::{self, TransformCommand};
-use crate::commands::training_set::absolute;
 use crate::document::{Document, Rows};
 use crate::output::Output;
 use crate::progress::Steps;

@@ -8,6 +8,8 @@ mod settings;
 pub mod shape;
 mod yaml;
 
+use crate::text;
+use crate::view::STORE_SCHEMES;
 pub use names::is_name;
 pub(crate) use names::{AllOmitted, check_name};
 pub use problem::{Located, Place, Problem, Problems};
@@ -48,11 +50,29 @@ impl Definitions {
     }
 }
 
+/// Adds a problem if `path` is a URL that names nothing in an object store.
+pub(crate) fn check_source_path(path: &str, place: &Place, problems: &mut Problems) {
+    let Some((scheme, rest)) = path.split_once("://") else {
+        return;
+    };
+    if !STORE_SCHEMES.contains(&scheme) {
+        let message = format_args!(
+            "`{scheme}://`: there is no such object store; a source lies at a path, or at a URL that \
+             begins with {}",
+            text::list(STORE_SCHEMES.map(|scheme| format!("{scheme}://")))
+        );
+        problems.at(place, message);
+    } else if rest.is_empty() || rest.starts_with('/') {
+        let message = format_args!("`{path}` names no bucket; write {scheme}://BUCKET/PATH");
+        problems.at(place, message);
+    }
+}
+
 /// Adds a problem if `path` is one of an object store.
 pub(crate) fn check_path(path: &str, place: &Place, problems: &mut Problems) {
     if let Some((scheme, _)) = path.split_once("://") {
         let message = format_args!(
-            "`{scheme}://`: object stores are not supported yet; write a path of a folder or a file"
+            "`{scheme}://`: only sources can lie in an object store yet; write a path of a folder"
         );
         problems.at(place, message);
     }

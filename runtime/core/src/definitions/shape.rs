@@ -130,7 +130,8 @@ pub struct JoinKeyShape {
 pub struct SourceShape {
     /// Its name.
     pub name: String,
-    /// Parquet: a file, a folder or a glob, relative to the feature repository.
+    /// Parquet: a file, a folder or a glob, relative to the feature repository; or the same in an
+    /// object store: `s3://BUCKET/PATH`, `gs://BUCKET/PATH` or `az://CONTAINER/PATH`.
     pub path: String,
     /// The column of event timestamps.
     pub timestamp_field: String,
@@ -147,6 +148,12 @@ pub struct SourceShape {
     /// Name here: name in the file.
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
+    /// Folders by time, such as `dt=2024-01-01`: those that cannot matter are not read. Folders by
+    /// date of arrival are not declared.
+    #[serde(default)]
+    // A choice with null in it would hide what is wrong inside.
+    #[schemars(with = "PartitionShape")]
+    pub partition: Option<PartitionShape>,
     /// What it holds.
     #[serde(default)]
     pub description: Option<String>,
@@ -156,6 +163,19 @@ pub struct SourceShape {
     /// Free labels.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+}
+
+/// Folders by time.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PartitionShape {
+    /// The name before the `=`: of `dt=2024-01-01` it is `dt`.
+    pub column: String,
+    /// The column whose time the folders name: the source's timestamp_field.
+    pub of: String,
+    /// How far a row's time may lie outside of its folder's.
+    #[serde(default)]
+    pub slack: SpanShape,
 }
 
 /// A feature view, or (with `alias_of`) another name and other join keys for one.

@@ -3,10 +3,12 @@
 use arrow::datatypes::Schema;
 
 use super::{Resolver, about, no_column};
-use crate::definitions::{Located, Place, check_path};
+use crate::definitions::shape::PartitionShape;
+use crate::definitions::{Located, Place, check_source_path};
 use crate::project::Defined;
+use crate::text;
 use crate::time::{Mode, Span};
-use crate::view::Source;
+use crate::view::{Partition, Source};
 
 impl Resolver<'_> {
     pub(super) fn sources(&mut self) {
@@ -24,6 +26,9 @@ impl Resolver<'_> {
                 self.problems.at(&place.at("late_by"), message);
                 Span::default()
             });
+            let partition = shape.partition.as_ref().map(|partition| {
+                self.partition(partition, &shape.timestamp_field, &place.at("partition"))
+            });
             let source = Source {
                 name: shape.name.clone(),
                 path: shape.path.clone(),
@@ -37,9 +42,10 @@ impl Resolver<'_> {
                     .filter(|(here, file)| here != file)
                     .map(|(here, file)| (here.clone(), file.clone()))
                     .collect(),
+                partition,
             };
             let known = self.problems.0.len();
-            check_path(&shape.path, &place.at("path"), &mut self.problems);
+            check_source_path(&shape.path, &place.at("path"), &mut self.problems);
             match self.surroundings.sources.get(&shape.name) {
                 Some(Ok(_)) => {}
                 // There are no files, then.
@@ -58,6 +64,39 @@ impl Resolver<'_> {
         }
     }
 
+    /// What the folders of a source say about its event timestamps.
+    fn partition(
+        &mut self,
+        shape: &PartitionShape,
+        timestamp_field: &str,
+        place: &Place,
+    ) -> Partition {
+        let column = &shape.column;
+        if column.is_empty() || column.contains(['/', '=']) {
+            let message = format!(
+                "`{column}` names no folder; of folders such as `dt=2024-01-01` it is `dt`"
+            );
+            self.problems.at(&place.at("column"), message);
+        }
+        if shape.of != timestamp_field {
+            let message = format!(
+                "`{}` is not the source's timestamp_field; the folders of a partition go by that \
+                 alone: `{timestamp_field}`. Leave out the partition if they go by another time, \
+                 such as that of arrival",
+                shape.of
+            );
+            self.problems.at(&place.at("of"), message);
+        }
+        let slack = Span::parse(&shape.slack.0).unwrap_or_else(|message| {
+            self.problems.at(&place.at("slack"), message);
+            Span::default()
+        });
+        Partition {
+            column: column.clone(),
+            slack: slack.0,
+        }
+    }
+
     /// The columns that a source names are in its files.
     fn source_columns(&mut self, source: &Source, place: &Place) {
         let Some(schema) = self.schema(&source.name) else {
@@ -68,6 +107,19 @@ impl Resolver<'_> {
                 let message = no_column(file, &source.name, schema);
                 self.problems.at(&place.at("columns").at(here), message);
             }
+        }
+        if let Some(partition) = &source.partition
+            && schema.index_of(&partition.column).is_err()
+        {
+            let message = format!(
+                "no file of source `{}` lies in a folder `{}=…`; its columns, those of folders \
+                 included, are {}",
+                source.name,
+                partition.column,
+                text::list(schema.fields().iter().map(|field| field.name()))
+            );
+            let place = place.at("partition").at("column");
+            self.problems.at(&place, message);
         }
         let event = Some(&source.timestamp_field);
         let created = source.created_timestamp_column.as_ref();

@@ -393,8 +393,8 @@ fn what_is_wrong_with_the_project_file() {
         (
             "{project: a, registry: \"s3://bucket/registry\", online_store: {path: \"gs://bucket\"}}",
             &[
-                "`gs://`: object stores are not supported yet; write a path of a folder or a file",
-                "`s3://`: object stores are not supported yet; write a path of a folder or a file",
+                "`gs://`: only sources can lie in an object store yet; write a path of a folder",
+                "`s3://`: only sources can lie in an object store yet; write a path of a folder",
             ],
         ),
         (

@@ -138,6 +138,10 @@ fn a_view_digest_names_nothing_else() {
             ("online: true", "online: false"),
             ("ttl: 7d", "ttl: 168h"),
             ("point_in_time: event", "late_by: 7d"),
+            (
+                "point_in_time: event",
+                "partition: {column: iata, of: event_timestamp, slack: 1d}",
+            ),
             ("mean_delay, type: float64,", "mean_delay,"),
             (
                 "# columns: {iata: airport_code}",

@@ -1,9 +1,12 @@
 //! What is wrong with one definition hides nothing of the others, and has no problems in its train.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field, Schema};
 use unskew_core::definitions::Definitions;
 use unskew_core::project::About;
+use unskew_core::view::{Partition, STORE_SCHEMES};
 
 use crate::repository::{FLIGHTS, ORDERS, Repository};
 use crate::resolve::refused;
@@ -115,7 +118,7 @@ fn the_others_keep_their_places_and_everything_is_told() {
             "flights.yaml:13: source `airport_daily_stats` has no column `at`; it has: iata, \
              event_timestamp, created_timestamp, mean_delay, late_share",
             "flights.yaml:14: unknown key `typ`; valid: columns, created_timestamp_column, \
-             description, late_by, name, owner, path, point_in_time, tags, timestamp_field",
+             description, late_by, name, owner, partition, path, point_in_time, tags, timestamp_field",
             "flights.yaml:29: found `maybe`, wanted true or false",
             "orders.yaml:7: source `orders` has no column `at`; it has: customer_id, ordered_at, \
              loaded_at, amount_in_cents, gift",
@@ -223,8 +226,17 @@ fn a_file_that_is_there_twice_has_only_its_names_to_tell() {
 
 #[test]
 fn a_source_in_an_object_store() {
-    let mut repository =
-        Repository::new().with("path: data/airports.parquet", "path: s3://bucket/airports");
+    for scheme in STORE_SCHEMES {
+        let path = format!("path: {scheme}://bucket/air ports/*.parquet");
+        let repository = Repository::new().with("path: data/airports.parquet", &path);
+        assert_eq!(repository.problems(), "");
+        let path = &repository.project().sources["airports"].value.path;
+        assert_eq!(*path, format!("{scheme}://bucket/air ports/*.parquet"));
+    }
+    let mut repository = Repository::new().with(
+        "path: data/airports.parquet",
+        "path: hdfs://bucket/airports",
+    );
     let missing = "no such file".to_owned();
     repository
         .surroundings
@@ -232,15 +244,88 @@ fn a_source_in_an_object_store() {
         .insert("airports".into(), Err(missing));
     assert_eq!(
         repository.problems(),
-        "flights.yaml:8: `s3://`: object stores are not supported yet; write a path of a folder or a file"
+        "flights.yaml:8: `hdfs://`: there is no such object store; a source lies at a path, or at a \
+         URL that begins with s3://, s3a://, gs://, az://, abfs://, abfss://"
     );
-    refused(&[(
-        "path: data/orders",
-        "path: gs://bucket/orders",
-        &[
-            "orders.yaml:6: `gs://`: object stores are not supported yet; write a path of a folder or a file",
-        ],
-    )]);
+    refused(&[
+        (
+            "path: data/orders",
+            "path: gs:///orders",
+            &["orders.yaml:6: `gs:///orders` names no bucket; write gs://BUCKET/PATH"],
+        ),
+        (
+            "path: data/orders",
+            "path: s3://",
+            &["orders.yaml:6: `s3://` names no bucket; write s3://BUCKET/PATH"],
+        ),
+    ]);
+}
+
+/// The repository with a column of folders in its source `orders`, and a partition.
+fn partitioned(partition: &str) -> Repository {
+    let ordered = "timestamp_field: ordered_at";
+    let partition = format!("{ordered}\n    partition: {partition}");
+    let mut repository = Repository::new().with(ordered, &partition);
+    let orders = repository.surroundings.sources.get_mut("orders").unwrap();
+    let schema = orders.as_mut().unwrap();
+    let mut fields = schema.fields().to_vec();
+    fields.push(Arc::new(Field::new("dt", DataType::Utf8, true)));
+    *schema = Schema::new(fields);
+    repository
+}
+
+#[test]
+fn folders_by_time_are_a_partition_of_the_source() {
+    for (partition, slack) in [
+        ("{column: dt, of: ordered_at}", 0),
+        ("{column: dt, of: ordered_at, slack: 0}", 0),
+        ("{column: dt, of: ordered_at, slack: 6h}", 6 * 3_600_000_000),
+    ] {
+        let repository = partitioned(partition);
+        assert_eq!(repository.problems(), "", "{partition}");
+        let source = &repository.project().sources["orders"].value;
+        let column = "dt".to_owned();
+        assert_eq!(source.partition, Some(Partition { column, slack }));
+    }
+}
+
+#[test]
+fn a_partition_that_cannot_be() {
+    for (partition, problem) in [
+        (
+            "{column: day, of: ordered_at}",
+            "orders.yaml:8: no file of source `orders` lies in a folder `day=…`; its columns, those \
+             of folders included, are customer_id, ordered_at, loaded_at, amount_in_cents, gift, dt",
+        ),
+        (
+            "{column: dt, of: loaded_at}",
+            "orders.yaml:8: `loaded_at` is not the source's timestamp_field; the folders of a \
+             partition go by that alone: `ordered_at`. Leave out the partition if they go by another \
+             time, such as that of arrival",
+        ),
+        (
+            "{column: dt, of: ordered_at, slack: a day}",
+            "orders.yaml:8: found `a day`, wanted a duration: 30s, 15m, 6h, 7d, or 0",
+        ),
+        (
+            "{column: dt}",
+            "orders.yaml:8: `of` is missing; wanted text",
+        ),
+        (
+            "{column: dt, of: ordered_at, slak: 1d}",
+            "orders.yaml:8: unknown key `slak`; valid: column, of, slack",
+        ),
+        (
+            "dt",
+            "orders.yaml:8: found `dt`, wanted a mapping with column, of, slack",
+        ),
+    ] {
+        assert_eq!(partitioned(partition).problems(), problem, "{partition}");
+    }
+    let problems = partitioned("{column: dt=, of: ordered_at}").problems();
+    let problem =
+        "orders.yaml:8: `dt=` names no folder; of folders such as `dt=2024-01-01` it is `dt`";
+    assert!(problems.contains(problem), "{problems}");
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn view(data_type: DataType, ttl: Option<i64>, mode: Mode) -> Arc<View> {
             point_in_time: mode,
             late_by: 0,
             columns: BTreeMap::new(),
+            partition: None,
         },
         keys: vec![JoinKey {
             name: "iata".to_owned(),

@@ -21,6 +21,7 @@ fn view(features: Vec<Field>, batch: Option<BatchTransformation>) -> View {
             point_in_time: Mode::Event,
             late_by: 0,
             columns: BTreeMap::new(),
+            partition: None,
         },
         keys: vec![JoinKey {
             name: "customer".to_owned(),

@@ -1,5 +1,6 @@
 //! The point-in-time conformance list, case by case, under both modes, each also against the oracle.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, TimestampMicrosecondArray};
@@ -8,8 +9,9 @@ use unskew_core::time::{Mode, SECOND};
 use unskew_core::types::{DataType, Field, ScalarType};
 use unskew_core::view::View;
 use unskew_engine::Status;
+use unskew_offline::Settings;
 
-use crate::oracle::oracle;
+use crate::oracle::{needed, oracle};
 use crate::repository::{
     INT64, Repository, Row, batch, entities, history, ints, key, plan, plan_of, strings, times,
     values, view,
@@ -25,28 +27,63 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
+    /// Checks the case under both modes, with one, two and eight partitions, with and without
+    /// memory, with the history as it stands, reversed, and one row a row group.
     async fn check(self) {
+        let mut reversed = self.history.to_vec();
+        reversed.reverse();
         for (mode, expected) in [(Mode::Event, self.event), (Mode::Known, self.known)] {
             let mut view = view("h.parquet");
             view.source.point_in_time = mode;
             view.ttl = self.ttl;
-            let repository = Repository::new();
-            let history = history(self.history);
-            repository.write("h.parquet", &history);
-            let entities = entities(self.entities);
-            let rows = repository
-                .evaluated(&plan_of(&view), &entities)
-                .await
-                .unwrap();
-            assert_eq!(values(&rows.batch, "v__v"), expected, "{mode:?}");
-
-            let at: Vec<_> = self.entities.iter().map(|entity| entity.1).collect();
-            let keys = [Arc::clone(entities.column(0))];
-            let (features, statuses) = oracle(&view, &history, &keys, &at);
-            assert_eq!(rows.batch.columns(), features, "{mode:?}");
-            assert_eq!(rows.statuses, statuses, "{mode:?}");
+            for (settings, rows, group) in settings().into_iter().flat_map(|settings| {
+                [(self.history, 100), (&reversed[..], 100), (self.history, 1)]
+                    .map(|(rows, group)| (settings.clone(), rows, group))
+            }) {
+                let about = format!("{mode:?} {settings:?} {rows:?} {group}");
+                let repository = Repository::with_settings(settings);
+                repository.write_grouped("h.parquet", &history(rows), group);
+                self.compare(&repository, &view, expected, &about).await;
+            }
         }
     }
+
+    async fn compare(
+        &self,
+        repository: &Repository,
+        view: &View,
+        expected: &[Option<i64>],
+        about: &str,
+    ) {
+        let (plan, entities) = (plan_of(view), entities(self.entities));
+        let at: Vec<_> = self.entities.iter().map(|entity| entity.1).collect();
+        let keys = [Arc::clone(entities.column(0))];
+        let history = history(self.history);
+        for (history, until) in [
+            (needed(view, &history, &at), &[][..]),
+            (history, &[None][..]),
+        ] {
+            let rows = repository.evaluated_until(&plan, &entities, until);
+            let rows = rows.await.unwrap();
+            assert_eq!(values(&rows.batch, "v__v"), expected, "{about}");
+            let (features, statuses) = oracle(view, &history, &keys, &at);
+            assert_eq!(rows.batch.columns(), features, "{about}");
+            assert_eq!(rows.statuses, statuses, "{about}");
+        }
+    }
+}
+
+/// One, two and eight partitions, with memory enough and with none.
+fn settings() -> Vec<Settings> {
+    [1, 2, 8]
+        .into_iter()
+        .flat_map(|partitions| [None, Some(1)].map(|memory| (partitions, memory)))
+        .map(|(partitions, memory_limit)| Settings {
+            partitions: NonZero::new(partitions).unwrap(),
+            memory_limit,
+            ..Settings::default()
+        })
+        .collect()
 }
 
 const A: Option<&str> = Some("a");

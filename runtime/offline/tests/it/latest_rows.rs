@@ -204,6 +204,7 @@ async fn memory_is_bounded_and_the_outcome_the_same() {
         let repository = Repository::with_settings(Settings {
             partitions: NonZero::new(partitions).unwrap(),
             latest_rows_bytes: bytes,
+            ..Settings::default()
         });
         repository.write_grouped("h.parquet", &table, 4_000);
         let store = Arc::new(Store::default());

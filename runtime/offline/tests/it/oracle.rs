@@ -2,11 +2,28 @@
 //! at each history row.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use unskew_core::row::encode;
 use unskew_core::time::Mode;
 use unskew_core::view::View;
 use unskew_engine::Status;
+
+/// The rows of `history` that are not too old for each of the entity rows at `times`: those that a
+/// training set regards.
+pub(crate) fn needed(view: &View, history: &RecordBatch, times: &[i64]) -> RecordBatch {
+    let Some((ttl, first)) = view.ttl.zip(times.iter().min()) else {
+        return history.clone();
+    };
+    let events = history
+        .column_by_name(&view.source.timestamp_field)
+        .unwrap();
+    let events = events.as_primitive::<TimestampMicrosecondType>();
+    let kept = events
+        .iter()
+        .map(|event| event.map(|event| event >= first - ttl));
+    filter_record_batch(history, &kept.collect()).unwrap()
+}
 
 /// The features of `view` and the status of each, for the entity rows `keys` at `times`, by a history
 /// whose columns have the view's types.

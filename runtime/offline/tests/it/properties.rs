@@ -12,7 +12,7 @@ use unskew_core::types::Field;
 use unskew_core::view::View;
 use unskew_offline::Settings;
 
-use crate::oracle::oracle;
+use crate::oracle::{needed, oracle};
 use crate::repository::{INT64, Repository, batch, ints, plan_of, strings, times, view};
 
 /// Key, event, created, two features.
@@ -62,7 +62,9 @@ proptest! {
         shuffled in any::<prop::sample::Index>(),
         cuts in vec(any::<prop::sample::Index>(), 0..4),
         group in 1..20_usize,
-        partitions in 1..5_usize,
+        partitions in prop_oneof![Just(1_usize), Just(2), Just(8)],
+        memory_limit in prop_oneof![Just(None), Just(Some(1_usize)), Just(Some(1 << 12))],
+        until in prop_oneof![Just(&[][..]), Just(&[None][..])],
         asked in vec((weighted(0.9, "[ab]{0,2}"), -2..15_i64), 0..40),
         mode in prop_oneof![Just(Mode::Event), Just(Mode::Known)],
         ttl in weighted(0.5, 1..6_i64),
@@ -74,10 +76,15 @@ proptest! {
         let at: Vec<_> = asked.iter().map(|(_, at)| *at).collect();
         let whole = two_features("whole.parquet", mode, ttl);
         let keys = [Arc::clone(entities.column(0))];
-        let (features, statuses) = oracle(&whole, &history(&rows), &keys, &at);
+        let regarded = match until {
+            [] => needed(&whole, &history(&rows), &at),
+            _ => history(&rows),
+        };
+        let (features, statuses) = oracle(&whole, &regarded, &keys, &at);
 
         let repository = Repository::with_settings(Settings {
             partitions: NonZero::new(partitions).unwrap(),
+            memory_limit,
             ..Settings::default()
         });
         repository.write_grouped("whole.parquet", &history(&rows), group);
@@ -103,7 +110,9 @@ proptest! {
             .build()
             .unwrap();
         for view in [whole, split] {
-            let found = runtime.block_on(repository.evaluated(&plan_of(&view), &entities)).unwrap();
+            let plan = plan_of(&view);
+            let found = repository.evaluated_until(&plan, &entities, until);
+            let found = runtime.block_on(found).unwrap();
             prop_assert_eq!(found.batch.columns(), &features[..]);
             prop_assert_eq!(&found.statuses, &statuses);
         }

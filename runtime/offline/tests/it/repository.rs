@@ -17,7 +17,10 @@ use unskew_core::time::Mode;
 use unskew_core::types::{DataType, Field, ScalarType};
 use unskew_core::view::{JoinKey, Source, View};
 use unskew_engine::Evaluator;
-use unskew_offline::{Components, EntityRows, EvaluatedRows, Offline, OfflineError, Settings};
+use unskew_offline::{
+    Components, EntityRows, EntitySource, EvaluatedRows, Offline, OfflineError, Settings, Target,
+    TrainingSetRequest,
+};
 
 /// `int64`, the type of most features here.
 pub(crate) const INT64: DataType = DataType::Scalar(ScalarType::Int64);
@@ -53,11 +56,19 @@ impl Repository {
 
     /// Writes a Parquet file of row groups of so many rows.
     pub(crate) fn write_grouped(&self, name: &str, batch: &RecordBatch, rows: usize) -> PathBuf {
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(rows));
+        self.write_as(name, batch, properties.build())
+    }
+
+    /// Writes a Parquet file as `properties` say.
+    pub(crate) fn write_as(
+        &self,
+        name: &str,
+        batch: &RecordBatch,
+        properties: WriterProperties,
+    ) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let properties = WriterProperties::builder()
-            .set_max_row_group_row_count(Some(rows))
-            .build();
         let file = File::create(&path).unwrap();
         let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
         writer.write(batch).unwrap();
@@ -100,6 +111,98 @@ impl Repository {
             )
             .await
     }
+
+    /// Builds a training set: what it is, and what the joins of its views counted.
+    pub(crate) async fn trained(
+        &self,
+        plan: &FeaturePlan,
+        entities: &RecordBatch,
+    ) -> Result<(RecordBatch, Metrics), OfflineError> {
+        let request = TrainingSetRequest {
+            evaluator: evaluator(plan),
+            components: Components::new(),
+            entities: EntitySource::Files(self.write("asked.parquet", entities)),
+            out: unskew_offline::Output {
+                overwrite: true,
+                ..unskew_offline::Output::to(Target::Parquet(self.path("set.parquet")))
+            },
+            progress: Arc::new(()),
+        };
+        let summary = self.offline.training_set(request).await?;
+        let metrics = Metrics::of(&summary.explain);
+        Ok((read(&self.path("set.parquet")), metrics))
+    }
+
+    /// What the join of the plan's view left out; its result is that of a run over everything.
+    pub(crate) async fn pruned(&self, plan: &FeaturePlan, entities: &RecordBatch) -> Metrics {
+        // Under a bound all rows are looked at.
+        let bounds = vec![Some(i64::MAX); plan.lookups.len()];
+        let all = self.evaluated_until(plan, entities, &bounds).await.unwrap();
+        let (set, metrics) = self.trained(plan, entities).await.unwrap();
+        for (column, field) in all.batch.columns().iter().zip(all.batch.schema().fields()) {
+            let trained = set.column_by_name(field.name()).unwrap();
+            assert_eq!(trained, column, "{}", field.name());
+        }
+        metrics
+    }
+}
+
+/// What joins and scans counted, as the explanation of a plan shows it.
+pub(crate) struct Metrics {
+    views: Vec<String>,
+    /// Those of each node of the plan.
+    counts: Vec<BTreeMap<String, u64>>,
+}
+
+impl Metrics {
+    fn of(explain: &str) -> Self {
+        let views = explain.lines().filter_map(|line| {
+            let (_, line) = line.split_once("PointInTimeJoinExec: view=")?;
+            line.split_once(", ").map(|(view, _)| view.to_owned())
+        });
+        let counts = explain.lines().filter_map(|line| {
+            let (_, metrics) = line.split_once("metrics=[")?;
+            let metrics = metrics.trim_end().strip_suffix(']').unwrap().split(", ");
+            let metrics = metrics.filter_map(|metric| metric.split_once('='));
+            Some(
+                metrics
+                    .map(|(name, value)| (name.to_owned(), number(value)))
+                    .collect(),
+            )
+        });
+        Self {
+            views: views.collect(),
+            counts: counts.collect(),
+        }
+    }
+
+    /// The views that were joined.
+    pub(crate) fn views(&self) -> &[String] {
+        &self.views
+    }
+
+    /// A count, of the whole plan; exact below 1,000, and to three digits above.
+    pub(crate) fn get(&self, name: &str) -> u64 {
+        let counts: Vec<_> = self
+            .counts
+            .iter()
+            .filter_map(|counts| counts.get(name))
+            .collect();
+        assert!(!counts.is_empty(), "no `{name}` in {:?}", self.counts);
+        counts.into_iter().sum()
+    }
+}
+
+/// What DataFusion shows for a person: `7`, `12.50 K`.
+fn number(shown: &str) -> u64 {
+    let (digits, unit) = shown.split_once(' ').unwrap_or((shown, ""));
+    let unit = match unit {
+        "" => 1.0,
+        "K" => 1e3,
+        "M" => 1e6,
+        unit => panic!("{unit}"),
+    };
+    (digits.parse::<f64>().unwrap() * unit).round() as u64
 }
 
 pub(crate) fn evaluator(plan: &FeaturePlan) -> Arc<Evaluator> {
@@ -119,6 +222,7 @@ pub(crate) fn view(path: &str) -> View {
             point_in_time: Mode::Event,
             late_by: 0,
             columns: BTreeMap::new(),
+            partition: None,
         },
         keys: vec![key("id", ScalarType::String)],
         features: vec![Field::new("v", INT64)],

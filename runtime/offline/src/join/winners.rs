@@ -108,6 +108,11 @@ impl Winners {
         self.places.iter().flatten().count()
     }
 
+    /// How much memory they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.places.capacity() * size_of::<Option<Place>>() + self.arena.capacity()
+    }
+
     fn is_greater(&self, one: Place, other: Place) -> bool {
         one.time() > other.time()
             || one.time() == other.time() && self.arena[one.range()] > self.arena[other.range()]
