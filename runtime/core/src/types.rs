@@ -147,6 +147,19 @@ impl DataType {
         })
     }
 
+    /// Whether some values of this type are values of `wanted` too, in the sense of
+    /// [`crate::values::coerce`]; which ones is for that to say.
+    pub fn may_become(self, wanted: Self) -> bool {
+        use ScalarType::{Float32, Float64, Int32, Int64, String, Timestamp};
+        let is_number = |scalar| matches!(scalar, Int32 | Int64 | Float32 | Float64);
+        match (self, wanted) {
+            (Self::Scalar(from), Self::Scalar(to)) | (Self::List(from), Self::List(to)) => {
+                from == to || is_number(from) && is_number(to) || (from, to) == (String, Timestamp)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether each value of this type is also a value of `wider`, so that a definition may bind
     /// the one to the other.
     pub fn widens_to(self, wider: Self) -> bool {

@@ -39,13 +39,16 @@ impl Offline {
         // Before the history is read.
         let mut rows = Checked::new(plan, Arc::clone(&schema), self.entity_budget(), None)?;
 
-        let view_rows = self.view_rows(&lookup.view, components, progress).await?;
+        let between = (range.start, range.end);
+        let view_rows = self
+            .view_rows_between(&lookup.view, components, between, progress)
+            .await?;
         view_rows.begin();
         let mut tasks = JoinSet::new();
         for partition in 0..view_rows.properties().partitioning.partition_count() {
             let stream = view_rows.execute(partition, self.task_context())?;
             let view = Arc::clone(&lookup.view);
-            tasks.spawn(partial(stream, view, (range.start, range.end)));
+            tasks.spawn(partial(stream, view, between));
         }
         let mut all = Sorted::new();
         while let Some(partial) = tasks.join_next().await {

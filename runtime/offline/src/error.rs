@@ -197,6 +197,22 @@ pub enum SourceProblem {
         columns: Vec<String>,
     },
 
+    /// A column is of a type of which no value is one of the wanted type.
+    #[error(
+        "column `{column}` is {found} in `{}`, and {wanted} is wanted; write it to the file as \
+         such, or define it as what it is", file.display()
+    )]
+    ColumnType {
+        /// The column, by its name in the file.
+        column: String,
+        /// The file.
+        file: PathBuf,
+        /// Its type there.
+        found: DataType,
+        /// The type that the view wants.
+        wanted: unskew_core::types::DataType,
+    },
+
     /// The name of a folder holds no value of the column's type.
     #[error("column `{column}` in the path of `{}`: `{value}` is no {wanted}", file.display())]
     FolderValue {

@@ -17,7 +17,7 @@ use crate::error::OfflineError;
 use crate::files::{local_files, source_files};
 use crate::footers::footers;
 use crate::progress::Progress;
-use crate::scan::{Scan, ScanExec, Wanted, wanted_types};
+use crate::scan::{Scan, ScanExec, Wanted, column_as_stored, wanted_types};
 use crate::schema::{FileSchema, merged_schema};
 use crate::view_rows::ViewRowsExec;
 
@@ -134,9 +134,27 @@ impl Offline {
         components: &Components,
         progress: Arc<dyn Progress>,
     ) -> Result<ViewRowsExec, OfflineError> {
+        self.view_rows_between(view, components, (i64::MIN, i64::MAX), progress)
+            .await
+    }
+
+    /// The same; what the files say to lie outside of a range of event timestamps, both bounds
+    /// inclusive, is left out.
+    pub(crate) async fn view_rows_between(
+        &self,
+        view: &Arc<View>,
+        components: &Components,
+        (start, end): (i64, i64),
+        progress: Arc<dyn Progress>,
+    ) -> Result<ViewRowsExec, OfflineError> {
         let runner = ViewRunner::new(Arc::clone(view), components)?;
         let scan = self.view_scan(view).await?;
-        Ok(self.rows_of(scan, Wanted::default(), view, runner, progress))
+        let event = column_as_stored(view, scan.schema(), &view.source.timestamp_field);
+        let wanted = Wanted {
+            events: event.map(|column| (column, start, end)),
+            ..Wanted::default()
+        };
+        Ok(self.rows_of(scan, wanted, view, runner, progress))
     }
 
     /// The columns of the source that a view reads.

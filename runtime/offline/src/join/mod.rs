@@ -59,7 +59,7 @@ use unskew_core::view::View;
 
 use crate::error::OfflineError;
 use crate::offline::CHUNK_ROWS;
-use crate::scan::{ScanExec, Wanted};
+use crate::scan::{ScanExec, Wanted, column_as_stored};
 use crate::view_rows::ViewRowsExec;
 use counts::Counts;
 use parallel::Cancelled;
@@ -359,10 +359,7 @@ impl Join {
             return Wanted::default();
         };
         let (view, source) = (&self.view, &self.view.source);
-        let column = |name: &str| {
-            let made = view.batch.as_ref().and_then(|batch| batch.output(name));
-            schema.index_of(name).ok().filter(|_| made.is_none())
-        };
+        let column = |name: &str| column_as_stored(view, schema, name);
         let from = self.admission().from;
         let is_known = source.point_in_time == Mode::Known;
         let created = source.created_timestamp_column.as_deref();

@@ -38,6 +38,10 @@ use crate::progress::Progress;
 use crate::scan::{Piece, Scan, ScanExec};
 
 /// Gaps of so many rows between two winners are skipped.
+///
+/// On 50 million rows with 1,000 winners the whole takes 2.0 s of processor time so, 2.3 s with
+/// 65,536, and 3.1 s where nothing is skipped; less than 8,192 gains nothing. With 100,000 winners it
+/// makes no difference.
 const SKIP_ROWS: u32 = CHUNK_ROWS as u32;
 
 /// How many columns are read at once in the second phase: a page of each is held.

@@ -31,7 +31,7 @@ use arrow::array::{ArrayRef, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType as ArrowType, Schema, SchemaRef};
 use parquet::file::metadata::RowGroupMetaData;
-use unskew_core::types::DataType;
+use unskew_core::types::{DataType, ScalarType};
 use unskew_core::values::from_text;
 use unskew_core::view::{Source, View};
 
@@ -128,6 +128,9 @@ impl Scan {
                 }
                 None => return Err(missing_column(source, &footers, column)),
             };
+            if let Some(&wanted) = types.get(column) {
+                check_type(source, column, wanted, &footers)?;
+            }
             read.push(Column {
                 name: column.to_owned(),
                 file_column: file_column.to_owned(),
@@ -263,17 +266,31 @@ impl Scan {
     }
 }
 
+/// Where a scan with the columns `schema` has a column of a view's rows, if these are the source's;
+/// `None` if the view's batch transformation makes it: of that the files say nothing.
+pub(crate) fn column_as_stored(view: &View, schema: &Schema, name: &str) -> Option<usize> {
+    let made = view.batch.as_ref().and_then(|batch| batch.output(name));
+    schema.index_of(name).ok().filter(|_| made.is_none())
+}
+
 /// The types in which a view wants the columns of its source.
 pub(crate) fn wanted_types(view: &View) -> BTreeMap<&str, DataType> {
     use unskew_core::view::SourceBinding;
     let mut types = BTreeMap::new();
+    let timestamp = DataType::Scalar(ScalarType::Timestamp);
+    types.insert(view.source.timestamp_field.as_str(), timestamp);
+    if let Some(created) = &view.source.created_timestamp_column {
+        types.insert(created, timestamp);
+    }
     for key in &view.keys {
-        types.insert(key.name.as_str(), DataType::Scalar(key.data_type));
+        types
+            .entry(key.name.as_str())
+            .or_insert(DataType::Scalar(key.data_type));
     }
     match &view.batch {
         None => {
             for feature in &view.features {
-                types.insert(&feature.name, feature.data_type);
+                types.entry(&feature.name).or_insert(feature.data_type);
             }
         }
         Some(batch) => {
@@ -318,6 +335,33 @@ fn place(source: &str, column: &Column, footer: &FileSchema) -> Result<Place, Of
     value
         .map(Place::Folder)
         .map_err(|_| failed(column.data_type.to_string()))
+}
+
+/// Refuses a column of which no value can be one of the wanted type, whatever rows count.
+fn check_type(
+    source: &Source,
+    column: &str,
+    wanted: DataType,
+    footers: &[FileSchema],
+) -> Result<(), OfflineError> {
+    let file_column = source.file_column(column);
+    for footer in footers {
+        let Ok(field) = footer.schema.field_with_name(file_column) else {
+            continue;
+        };
+        if DataType::of_arrow(field.data_type()).is_some_and(|found| !found.may_become(wanted)) {
+            return Err(OfflineError::source(
+                &source.name,
+                SourceProblem::ColumnType {
+                    column: file_column.to_owned(),
+                    file: footer.file.path.clone(),
+                    found: field.data_type().clone(),
+                    wanted,
+                },
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a column chunk that does not lie in its file: the Parquet reader would panic.

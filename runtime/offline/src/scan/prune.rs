@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType as ArrowType, Int32Type, Int64Type, TimestampMicrosecondType};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use parquet::basic::{SortOrder, Type as PhysicalType};
+use parquet::basic::Type as PhysicalType;
 use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::{
     PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
@@ -23,8 +23,6 @@ use crate::error::OfflineError;
 /// Up to how many different keys each is looked up in statistics and bloom filters; of more only
 /// the least and the greatest are. A probe of a filter costs some tens of nanoseconds.
 pub(crate) const DISTINCT_KEYS: usize = 1_024;
-
-const STRING: DataType = DataType::Scalar(ScalarType::String);
 
 /// The least rows of a row group for which a thread of its own is worth it.
 const SPLIT_ROWS: u64 = 1 << 16;
@@ -392,9 +390,7 @@ impl Test<'_> {
         if is_old && matches!(self.range, Within::Keys(_)) {
             return vec![Verdict::All; groups.len()];
         }
-        let converter = self
-            .converter(file)
-            .filter(|_| self.is_ordered(file, groups));
+        let converter = self.converter(file);
         let statistics = converter.and_then(|converter| {
             let mins = converter.row_group_mins(groups.iter().copied()).ok()?;
             let maxes = converter.row_group_maxes(groups.iter().copied()).ok()?;
@@ -406,20 +402,6 @@ impl Test<'_> {
                 .collect(),
             None => vec![Verdict::All; groups.len()],
         }
-    }
-
-    /// Whether the least and greatest values of row groups are so in the order of the column's type:
-    /// old writers compared all types as signed ones.
-    fn is_ordered(&self, file: &File, groups: &[&RowGroupMetaData]) -> bool {
-        self.leaf(file).is_some_and(|leaf| {
-            let columns = groups.iter().map(|group| group.column(leaf));
-            columns.into_iter().all(|column| {
-                column.column_descr().sort_order() == SortOrder::SIGNED
-                    || column
-                        .statistics()
-                        .is_none_or(|statistics| !statistics.is_min_max_deprecated())
-            })
-        })
     }
 
     fn of_pages(&self, file: &File, pages: &ParquetMetaData, group: usize) -> Option<WantedPages> {
@@ -469,11 +451,6 @@ impl Test<'_> {
 
     /// Statistics in the type in which values are compared; `None` if they are not to be had.
     fn bounds(&self, mins: &ArrayRef, maxes: &ArrayRef) -> Option<(ArrayRef, ArrayRef)> {
-        // Text has another order than the instants that it stands for.
-        let is_text = DataType::of_arrow(mins.data_type()) == Some(STRING);
-        if is_text && self.data_type != STRING {
-            return None;
-        }
         let mins = coerce(mins, self.data_type).ok()?;
         let maxes = coerce(maxes, self.data_type).ok()?;
         Some((mins, maxes))

@@ -4,7 +4,8 @@
 use std::fs;
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
@@ -327,16 +328,31 @@ async fn ties_at_many_instants_of_many_keys_are_those_of_the_oracle() {
     }
 }
 
-/// Tells when a stage begins.
+/// Tells when a stage begins, and counts the rows that are done from then on.
 struct Reached {
     stage: &'static str,
     sender: tokio::sync::mpsc::UnboundedSender<()>,
+    /// The stage goes on when nothing can come from here any more.
+    gate: Mutex<Option<mpsc::Receiver<()>>>,
+    is_there: AtomicBool,
+    rows: AtomicU64,
 }
 
 impl Progress for Reached {
     fn begin(&self, stage: &str, _: u64) {
-        if stage.starts_with(self.stage) {
-            let _ = self.sender.send(());
+        if !stage.starts_with(self.stage) {
+            return;
+        }
+        self.is_there.store(true, Ordering::SeqCst);
+        let _ = self.sender.send(());
+        if let Some(gate) = self.gate.lock().unwrap().take() {
+            let _ = gate.recv();
+        }
+    }
+
+    fn advance(&self, rows: u64) {
+        if self.is_there.load(Ordering::SeqCst) {
+            self.rows.fetch_add(rows, Ordering::SeqCst);
         }
     }
 }
@@ -378,10 +394,11 @@ async fn work_that_is_dropped_while_it_reads_ends_and_leaves_no_temporary_files(
         .map(|row| (Some(keys[row as usize * 7 % 500].as_str()), row * 5))
         .collect();
     let plan = plan_of(&view("d"));
-    for (stage, memory_limit) in [
-        ("reading the history", Some(1)),
-        ("reading the history", None),
-        ("reading the features", None),
+    // The rows that may still be read of 400,000, and of the 20,000 that count.
+    for (stage, memory_limit, most_rows) in [
+        ("reading the history", Some(1), None),
+        ("reading the history", None, Some(200_000)),
+        ("reading the features", None, Some(10_000)),
     ] {
         let repository = Repository::with_settings(Settings {
             partitions: NonZero::new(2).unwrap(),
@@ -392,7 +409,15 @@ async fn work_that_is_dropped_while_it_reads_ends_and_leaves_no_temporary_files(
             repository.write_grouped(&format!("d/{file}.parquet"), &history(&rows), 20_000);
         }
         let (sender, mut reached) = tokio::sync::mpsc::unbounded_channel();
-        let progress: Arc<dyn Progress> = Arc::new(Reached { stage, sender });
+        // Where temporary files are used, the stage begins on a thread that must not wait.
+        let (hold, gate) = mpsc::channel();
+        let progress = Arc::new(Reached {
+            stage,
+            sender,
+            gate: Mutex::new(memory_limit.is_none().then_some(gate)),
+            is_there: AtomicBool::new(false),
+            rows: AtomicU64::new(0),
+        });
         let entities = EntityRows::from_batch(&plan, &entities(&asked)).unwrap();
         let (evaluator, components) = (evaluator(&plan), Components::new());
         {
@@ -401,7 +426,7 @@ async fn work_that_is_dropped_while_it_reads_ends_and_leaves_no_temporary_files(
                 &components,
                 &entities,
                 &[],
-                Arc::clone(&progress),
+                Arc::clone(&progress) as Arc<dyn Progress>,
             );
             tokio::pin!(work);
             tokio::select! {
@@ -414,11 +439,16 @@ async fn work_that_is_dropped_while_it_reads_ends_and_leaves_no_temporary_files(
             }
             // The work is dropped where it waits.
         }
+        // Tasks that are aborted end when the runtime comes to them.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(hold);
         // Whom it tells of progress, the work holds as long as it lasts.
         while Arc::strong_count(&progress) > 1 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         without_temporary_files(&repository).await;
+        let rows = progress.rows.load(Ordering::SeqCst);
+        assert!(most_rows.is_none_or(|most| rows < most), "{stage}: {rows}");
         // The same can be asked for again.
         let rows = repository
             .offline

@@ -678,6 +678,7 @@ async fn columns_that_nobody_asks_for_are_not_read() {
     let path = repository.write("h.parquet", &heavy(20_000));
     let size = fs::metadata(path).unwrap().len();
     let mut view = keyed(ScalarType::Int64);
+    view.features[0].data_type = DataType::Scalar(ScalarType::String);
     view.features
         .push(Field::new("id", DataType::Scalar(ScalarType::Int64)));
     let mut plan = plan_of(&view);

@@ -404,36 +404,24 @@ async fn a_column_of_another_type_than_the_view_says_is_named_with_file_and_both
     let one = |at: ArrayRef, v: ArrayRef| columns(at, a(1), v);
     let at = || times([Some(1)]);
     let v = || ints([Some(1)]);
-    let cases: Vec<(&str, RecordBatch, [&str; 3])> = vec![
-        (
-            "at",
-            one(ints([Some(1)]), v()),
-            ["Int64", "timestamp", "row 0"],
-        ),
+    let cases: Vec<(&str, RecordBatch, [&str; 2])> = vec![
+        ("at", one(ints([Some(1)]), v()), ["Int64", "timestamp"]),
         (
             "at",
             one(Arc::new(Float64Array::from(vec![1.5])), v()),
-            ["Float64", "timestamp", "1.5"],
+            ["Float64", "timestamp"],
         ),
         (
             "at",
             one(Arc::new(BooleanArray::from(vec![true])), v()),
-            ["Boolean", "timestamp", "true"],
+            ["Boolean", "timestamp"],
         ),
-        (
-            "v",
-            one(at(), strings([Some("ten")])),
-            ["Utf8", "int64", "ten"],
-        ),
-        (
-            "v",
-            one(at(), times([Some(1)])),
-            ["Timestamp", "int64", "row 0"],
-        ),
+        ("v", one(at(), strings([Some("ten")])), ["Utf8", "int64"]),
+        ("v", one(at(), times([Some(1)])), ["Timestamp", "int64"]),
         (
             "v",
             one(at(), Arc::new(BooleanArray::from(vec![false]))),
-            ["Boolean", "int64", "false"],
+            ["Boolean", "int64"],
         ),
         (
             "id",
@@ -443,7 +431,7 @@ async fn a_column_of_another_type_than_the_view_says_is_named_with_file_and_both
                 ("made", at()),
                 ("v", v()),
             ]),
-            ["Int64", "string", "row 0"],
+            ["Int64", "string"],
         ),
     ];
     for (column, rows, parts) in cases {
