@@ -4,19 +4,29 @@
 //! Everything begins at [`Offline`]. What it builds are DataFusion plans:
 //!
 //! ```text
-//! entity rows (Parquet, CSV) ── EntityRows ── slots: instants grouped by key
-//!                                               │
-//! files ── ScanExec ── ViewRowsExec ── PointInTimeJoinExec ── joined chunks ── evaluate ── file
-//!          columns,    the view's      the row that counts       8,192 rows,   of the
-//!          renamed     rows, batch     for each entity row       in order      engine
-//!                      components         │
-//!                         │               └ per view, for all names under which a plan uses it
-//!                         ├── latest_rows: for each key the row that counts at the end of a range
-//!                         └── sample_keys
+//! EntitySource: Parquet, CSV, folders, object stores, Arrow IPC, the rows of a view
+//!   │
+//! EntityRows ── slots: instants grouped by key ─┐
+//!   │                                           ▼
+//!   │     files ─ ScanExec ─ ViewRowsExec ─ PointInTimeJoinExec: the row that counts for each
+//!   │     object  columns,   the view's         │                entity row; one for each view,
+//!   │     stores  renamed    rows, batch        │                for all names that a plan has
+//!   │                        components         ▼                for it
+//!   └──────────────────────────│──────────▶ JoinedExec: chunks of 8,192 rows
+//!                              │                │
+//!                              │            EvaluateExec: `evaluate` of the engine
+//!                              │                │
+//!                              │            Output: Parquet, a folder of it, CSV, Arrow IPC
+//!                              ├── latest_rows: for each key the row that counts at a range's end
+//!                              └── sample_keys
 //! ```
 //!
-//! Histories are streamed from the first row and in any order; only entity rows, slots and winners
-//! are held. Masking by time to live, null rules and transformations are `evaluate`'s, not ours.
+//! - `scan`: pieces of row groups: which may matter, and their columns.
+//! - `join`: the point-in-time join, in memory or by way of temporary files.
+//! - `output`: files that appear when they are complete.
+//!
+//! Histories are streamed in any order; only entity rows, slots and winners are held. Masking by
+//! time to live, null rules and transformations are `evaluate`'s, not ours.
 
 #![cfg_attr(
     test,
