@@ -13,6 +13,10 @@ use crate::types::{DataType, Field, ScalarType};
 /// The schemes of URLs under which sources lie in an object store: S3, Google Cloud Storage, Azure.
 pub const STORE_SCHEMES: [&str; 6] = ["s3", "s3a", "gs", "az", "abfs", "abfss"];
 
+/// The key in the metadata of a source's column that only the names of its folders give
+/// (`country=CH`): text, which is read as the type that a definition says.
+pub const FOLDER_COLUMN: &str = "unskew.folder_column";
+
 /// Where history lies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {

@@ -1,11 +1,12 @@
 //! What columns the files of a source have, and the one type that stands for several.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType as ArrowType, Field, FieldRef, Schema, SchemaRef};
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use unskew_core::types::{DataType, ScalarType};
+use unskew_core::view::FOLDER_COLUMN;
 
 use crate::error::{OfflineError, SourceProblem};
 use crate::files::SourceFile;
@@ -52,7 +53,11 @@ pub(crate) fn merged_schema(files: &[FileSchema]) -> SchemaRef {
             named.push(name);
         }
     }
-    merged.extend(named.into_iter().map(|name| plain(name, ArrowType::Utf8)));
+    let of_folders = HashMap::from([(FOLDER_COLUMN.to_owned(), String::new())]);
+    merged.extend(named.into_iter().map(|name| {
+        let field = Field::new(name, ArrowType::Utf8, true);
+        Arc::new(field.with_metadata(of_folders.clone()))
+    }));
     Arc::new(Schema::new(merged))
 }
 

@@ -64,7 +64,9 @@ impl Resolver<'_> {
         let input = format!("input `{}` of `{transformation}`", field.name);
         match source.column(column) {
             Some(Err(message)) => self.problems.at(at, format!("{input}: {message}")),
-            Some(Ok(found)) if !found.widens_to(field.data_type) => {
+            Some(Ok(found))
+                if !found.widens_to(field.data_type) && !source.is_of_any_type(column) =>
+            {
                 let message = format!(
                     "{input} is {}, and column `{column}` of {} is {found}",
                     field.data_type,

@@ -13,7 +13,7 @@ use crate::project::{Defined, FeatureView, Transformation};
 use crate::text;
 use crate::time::Span;
 use crate::types::{DataType, Field, ScalarType};
-use crate::view::{JoinKey, Source, View};
+use crate::view::{FOLDER_COLUMN, JoinKey, Source, View};
 
 pub(super) type Batch = BTreeMap<String, Defined<Transformation>>;
 
@@ -44,6 +44,13 @@ impl Origin<'_> {
                 )
             }),
         })
+    }
+
+    /// Whether the column `name` is text that is read as whatever type a definition says.
+    pub(super) fn is_of_any_type(&self, name: &str) -> bool {
+        let schema = self.schema.filter(|_| self.output(name).is_none());
+        let field = schema.and_then(|s| s.field_with_name(self.source.file_column(name)).ok());
+        field.is_some_and(|field| field.metadata().contains_key(FOLDER_COLUMN))
     }
 
     /// The output called `name`, if there is a batch component that gives it.
@@ -158,7 +165,7 @@ impl<'a> Resolver<'a> {
                     let message = format!("join key `{}`: {message}", key.name);
                     self.problems.at(&at, message);
                 }
-                Some(Ok(found)) if found.widens_to(wanted) => {}
+                Some(Ok(found)) if found.widens_to(wanted) || origin.is_of_any_type(&key.name) => {}
                 // Value by value, an integer of a file that is too great for its key is an error. A
                 // component's author has the type in hand, and an error there would come late.
                 Some(Ok(found))
@@ -371,7 +378,9 @@ impl<'a> Resolver<'a> {
             .map_err(|message| self.problems.at(at, message))
             .ok()?;
         match declared {
-            Some(declared) if !found.widens_to(declared) => {
+            Some(declared)
+                if !found.widens_to(declared) && !origin.is_of_any_type(&feature.name) =>
+            {
                 let message = format!(
                     "feature `{}` is declared {declared}, and in {} it is {found}",
                     feature.name,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 use unskew_core::definitions::Definitions;
 use unskew_core::project::About;
-use unskew_core::view::{Partition, STORE_SCHEMES};
+use unskew_core::view::{FOLDER_COLUMN, Partition, STORE_SCHEMES};
 
 use crate::repository::{FLIGHTS, ORDERS, Repository};
 use crate::resolve::refused;
@@ -405,4 +405,26 @@ fn files_in_which_nothing_is_right_are_no_reason_to_fall() {
         assert!(definitions.entities.is_empty() && definitions.sources.is_empty());
         assert!(!Repository::new().and(text).problems().is_empty());
     }
+}
+
+#[test]
+fn a_column_of_folders_is_of_the_type_that_a_definition_says() {
+    let year = "name: by_year\n    source: orders\n    entities: [customer]\n    features: [{name: year, type: int32}]";
+    let with_year = |metadata: &[&str]| {
+        let mut repository = Repository::new().and(&format!("feature_views:\n  - {year}\n"));
+        let orders = repository.surroundings.sources.get_mut("orders").unwrap();
+        let schema = orders.as_mut().unwrap();
+        let metadata = metadata
+            .iter()
+            .map(|key| ((*key).to_owned(), String::new()));
+        let field = Field::new("year", DataType::Utf8, true).with_metadata(metadata.collect());
+        let mut fields = schema.fields().to_vec();
+        fields.push(Arc::new(field));
+        *schema = Schema::new(fields);
+        repository
+    };
+    assert_eq!(with_year(&[FOLDER_COLUMN]).problems(), "");
+    let problems = with_year(&[]).problems();
+    let problem = "feature `year` is declared int32, and in source `orders` it is string";
+    assert!(problems.contains(problem), "{problems}");
 }

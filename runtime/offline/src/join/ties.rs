@@ -7,7 +7,8 @@ use unskew_core::row::encode;
 use unskew_core::types::{DataType, ScalarType};
 
 use super::chosen::{Address, Chosen};
-use super::stored::{Entries, Task, read_rows};
+use super::kept::{Entries, read_rows};
+use super::stored::Task;
 use crate::error::OfflineError;
 
 /// Gives each slot with ties the greatest of its rows, by created timestamp and then by the whole

@@ -76,7 +76,8 @@ impl<T: Ord> Values<T> {
 pub(crate) struct Pruned {
     /// Row groups of which no row is read.
     pub(crate) row_groups: usize,
-    /// Pages of the column of event timestamps that are not read, in row groups that are.
+    /// Pages of timestamps and keys in which nothing is wanted, in row groups of which the
+    /// statistics alone did not tell.
     pub(crate) pages: usize,
     /// Rows that are not read.
     pub(crate) rows: u64,
