@@ -21,10 +21,12 @@ INPUTS = [f"f{index}" for index in range(10)]
 FURTHER = [f"f{index}" for index in range(10, 15)]
 COMPONENT = "ten_to_five"
 # The services, by what they write.
-READS, COLUMNS, TRANSFORMS = "reads", "reads_more", "transforms"
+READS, WRITES, COLUMNS, TRANSFORMS = "reads", "writes_more", "reads_more", "transforms"
+SERVICES = (READS, WRITES, COLUMNS, TRANSFORMS)
 SCAN = "scan"
 TITLES = {
     READS: "ten features",
+    WRITES: "ten features and five more columns of the entity rows",
     COLUMNS: "ten features and five further ones",
     TRANSFORMS: "ten features and five outputs of a component",
     SCAN: "DuckDB reads the keys, times and ten features, and nothing else",
@@ -59,11 +61,15 @@ def main() -> None:
         f"entity rows; a component with 10 inputs and 5 outputs, built by `unskew apply`."
     )
     print(f"\n── {title}: {about}", flush=True)
-    job = Data(where.work / "data").job(rows, spine, entities, width=15)
+    data = Data(where.work / "data")
+    job = data.job(rows, spine, entities, width=15)
+    # Five columns more to write, and none more of the history to read.
+    (history,) = job.histories
+    wide = Job(data.spine(history, spine, width=len(FURTHER)), job.histories, job.ttl_days)
     folder = make(where, job)
-    entries = measure(where, job, folder, arguments.runs)
+    entries = measure(where, job, wide, folder, arguments.runs)
     native = run_native(folder, entries[READS].prepared.out, arguments.runs)
-    for service in (READS, COLUMNS, TRANSFORMS):
+    for service in SERVICES:
         entries[service].prepared.out.unlink(missing_ok=True)
     tables = [table(entries, native), results.goal_table([goal(entries)])]
     company = results.company([run for entry in entries.values() for run in entry.runs])
@@ -88,9 +94,10 @@ def make(where: Place, job: Job) -> Path:
 
 
 def definitions() -> dict[str, list[dict]]:
-    """The transformation and the three services."""
+    """The transformation and the services."""
     features = {
         READS: [f"view0:{name}" for name in INPUTS],
+        WRITES: [f"view0:{name}" for name in INPUTS],
         COLUMNS: [f"view0:{name}" for name in INPUTS + FURTHER],
         TRANSFORMS: [*(f"view0:{name}" for name in INPUTS), COMPONENT],
     }
@@ -104,19 +111,19 @@ def definitions() -> dict[str, list[dict]]:
             }
         ],
         "feature_services": [
-            {"name": name, "features": features[name]} for name in (READS, COLUMNS, TRANSFORMS)
+            {"name": name, "features": features[name]} for name in SERVICES
         ],
     }
 
 
-def measure(where: Place, job: Job, folder: Path, rounds: int) -> dict[str, Entry]:
-    """Runs all, turn by turn."""
+def measure(where: Place, job: Job, wide: Job, folder: Path, rounds: int) -> dict[str, Entry]:
+    """Runs all, turn by turn; `wide` has the entity rows with columns more."""
     entries = {
-        service: Entry(training_set(where, job, folder, service), [])
-        for service in (READS, COLUMNS, TRANSFORMS)
+        service: Entry(training_set(where, wide if service == WRITES else job, folder, service), [])
+        for service in SERVICES
     }
     entries[SCAN] = Entry(scan(job, folder), [])
-    for file in job.files():
+    for file in [*job.files(), wide.spine]:
         read_once(file)
     for number in range(1, rounds + 1):
         for name, entry in entries.items():
@@ -185,11 +192,11 @@ def share(part: list[float], whole: list[float]) -> str:
 
 
 def goal(entries: dict[str, Entry]) -> Goal:
-    """The component against as many plain columns more."""
-    pairs = zip(entries[TRANSFORMS].seconds, entries[COLUMNS].seconds, strict=True)
+    """The component against as many plain columns more to write, and none more to read."""
+    pairs = zip(entries[TRANSFORMS].seconds, entries[WRITES].seconds, strict=True)
     ratios = [mine / plain for mine, plain in pairs]
     ratio = statistics.median(ratios)
-    text = f"the component adds ≤ {LIMIT - 1:.0%} to the build that writes five plain columns more"
+    text = f"the component adds ≤ {LIMIT - 1:.0%} to the build that writes five columns more"
     measured = f"{ratio - 1:+.1%} (rounds: {min(ratios) - 1:+.1%} to {max(ratios) - 1:+.1%})"
     return Goal(text, measured, ratio <= LIMIT)
 

@@ -52,6 +52,7 @@ def parse() -> argparse.Namespace:
     spine.add_argument("--history", type=Path, required=True)
     spine.add_argument("--rows", type=int, required=True)
     spine.add_argument("--last-days", type=int, default=SPAN_DAYS)
+    spine.add_argument("--width", type=int, default=0, help="as many floats beside: own0, own1, …")
     rewritten = kinds.add_parser("rewrite", help="a history again, with a page index")
     rewritten.add_argument("out", type=Path)
     rewritten.add_argument("--history", type=Path, required=True)
@@ -96,6 +97,8 @@ def write_spine(path: Path, arguments: argparse.Namespace) -> None:
         ),
         "label": pa.array(rng.integers(0, 2, rows).astype("int8")),
     }
+    for index in range(arguments.width):
+        columns[f"own{index}"] = pa.array(rng.normal(size=rows))
     write(path, columns)
 
 

@@ -31,11 +31,13 @@ class Data:
         self._make(path, ["history", *sizes, "--seed", str(seed), "--prefix", prefix])
         return History(f"view{view}", path, [f"{prefix}{i}" for i in range(width)])
 
-    def spine(self, history: History, rows: int, last_days: int = 90) -> Path:
-        """Entity rows of the last days of a history."""
-        path = self._path(f"spine-{rows}-{last_days}-of-{history.path.stem}")
+    def spine(self, history: History, rows: int, last_days: int = 90, width: int = 0) -> Path:
+        """Entity rows of the last days of a history, with so many floats of their own."""
+        wide = f"-and-{width}" if width else ""
+        path = self._path(f"spine-{rows}-{last_days}{wide}-of-{history.path.stem}")
         of = ["--history", str(history.path), "--rows", str(rows)]
-        self._make(path, ["spine", *of, "--last-days", str(last_days)])
+        more = ["--last-days", str(last_days), "--width", str(width)]
+        self._make(path, ["spine", *of, *more])
         return path
 
     def indexed(self, history: History, small: bool) -> History:

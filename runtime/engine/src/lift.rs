@@ -131,6 +131,7 @@ fn column(field: &Field, column: wit::ColumnResult, rows: usize) -> Result<Array
         }
     };
     if !field.nullable
+        && array.null_count() > 0
         && let Some(null) = (0..array.len()).find(|&row| array.is_null(row))
     {
         return Err(Wrong::at(
