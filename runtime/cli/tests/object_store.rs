@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use common::Repository;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use unskew_test_s3::S3Server;
 
 const DEFINITIONS: &str = "
@@ -46,10 +47,13 @@ fn trips(ended_at: i64, miles: i64) -> Vec<u8> {
         ("ended_at", Arc::new(instants)),
         ("miles", Arc::new(Int64Array::from(vec![miles]))),
     ];
-    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    parquet_of(&RecordBatch::try_from_iter(columns).unwrap())
+}
+
+fn parquet_of(batch: &RecordBatch) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
-    writer.write(&batch).unwrap();
+    writer.write(batch).unwrap();
     writer.close().unwrap();
     bytes
 }
@@ -87,7 +91,7 @@ fn a_source_in_an_object_store_goes_all_the_way() {
         "out.parquet",
     ]);
     let file = std::fs::File::open(repository.path("out.parquet")).unwrap();
-    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file);
     let batch = reader.unwrap().build().unwrap().next().unwrap().unwrap();
     let column = |name: &str| batch.column_by_name(name).unwrap().to_data();
     let miles = Int64Array::from(column("miles"));
@@ -97,6 +101,62 @@ fn a_source_in_an_object_store_goes_all_the_way() {
         cities,
         StringArray::from(vec![Some("Bern"), Some("Chur"), None])
     );
+}
+
+#[test]
+fn entity_rows_of_an_object_store() {
+    let server = S3Server::start();
+    const DAY: i64 = 86_400_000_000;
+    server.put("trips/dt=1970-01-02/city=Bern/1.parquet", &trips(DAY, 10));
+    let labels = |instants: &[i64]| {
+        let drivers = Int64Array::from(vec![7; instants.len()]);
+        let instants = TimestampMicrosecondArray::from(instants.to_vec()).with_timezone("UTC");
+        let columns: [(&str, ArrayRef); 2] = [
+            ("driver_id", Arc::new(drivers)),
+            ("event_timestamp", Arc::new(instants)),
+        ];
+        parquet_of(&RecordBatch::try_from_iter(columns).unwrap())
+    };
+    server.put("labels/1.parquet", &labels(&[0, DAY]));
+    server.put("labels/2.parquet", &labels(&[5 * DAY]));
+    let repository = Repository::empty("project: taxis\n");
+    repository.write("features/trips.yaml", DEFINITIONS);
+    let environment = server.environment();
+    let run = |arguments: &[&str]| {
+        let output = with(repository.command(arguments), &environment).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said)
+    };
+    assert!(run(&["apply"]).0);
+    let train = |entities: &str, out: &str| {
+        run(&[
+            "training-set",
+            "--service",
+            "model",
+            "--entities",
+            entities,
+            "--out",
+            out,
+        ])
+    };
+    for (entities, expected) in [
+        ("s3://history/labels", vec![None, Some(10), Some(10)]),
+        ("s3://history/labels/2.parquet", vec![Some(10)]),
+        ("s3://history/labels/[1]*", vec![None, Some(10)]),
+    ] {
+        let out = format!("{}.parquet", expected.len());
+        let (done, said) = train(entities, &out);
+        assert!(done, "{entities}: {said}");
+        let file = std::fs::File::open(repository.path(&out)).unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        let batch = reader.build().unwrap().next().unwrap().unwrap();
+        let miles = batch.column_by_name("miles").unwrap().to_data();
+        assert_eq!(Int64Array::from(miles), Int64Array::from(expected));
+    }
+    let (done, said) = train("s3://history/nothing", "none.parquet");
+    assert!(!done && said.contains("s3://history/nothing"), "{said}");
+    assert!(!repository.path("none.parquet").exists());
 }
 
 #[test]

@@ -38,8 +38,10 @@ pub struct Settings {
     /// How many bytes of rows [`Offline::latest_rows`] holds before it hands them on.
     /// Default: 256 MiB.
     pub latest_rows_bytes: usize,
-    /// How many bytes a training set may take; what does not fit is worked off in parts, by way of
-    /// temporary files. `None`: no limit. Default: none.
+    /// About how many bytes a training set may take; what does not fit is worked off in parts by
+    /// key, by way of temporary files. The rows of one key are not divided, so a view without keys,
+    /// or entity rows that are nearly all of one key, may take more. `None`: no limit. Default:
+    /// none.
     pub memory_limit: Option<usize>,
     /// Options of object stores, such as `aws_endpoint`, `aws_region` or `google_service_account`:
     /// called like the variables of the environment, over which they go. Default: none.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use parquet::arrow::ArrowWriter;
 use unskew_core::time::{self, DAY};
 use unskew_core::types::{Field, ScalarType};
 use unskew_core::view::{Partition, View};
-use unskew_offline::{OfflineError, Settings, SourceProblem, StoreProblem};
+use unskew_offline::{Components, OfflineError, Settings, SourceProblem, StoreProblem};
 use unskew_test_s3::S3Server;
 
 use crate::repository::{
@@ -465,4 +466,26 @@ fn secrets_are_not_shown() {
         assert!(shown.contains("aws_secret_access_key"), "{shown}");
         assert!(!shown.contains("hunter2"), "{shown}");
     }
+}
+
+/// By its e_tag: each range is asked for on the condition that the object is still the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_replaced_before_it_is_read_is_named() {
+    let remote = Remote::new();
+    remote.put("d/1.parquet", &one_row(1, 10));
+    let view = Arc::new(view(&remote.server.url("d")));
+    let offline = &remote.repository.offline;
+    let rows = offline
+        .view_rows(&view, &Components::new(), Arc::new(()))
+        .await
+        .unwrap();
+    remote.put("d/1.parquet", &one_row(1, 11));
+    let rows: Arc<dyn ExecutionPlan> = Arc::new(rows);
+    let read = collect(rows, offline.task_context()).await;
+    let error = OfflineError::from(read.unwrap_err());
+    assert!(
+        matches!(error, OfflineError::ChangedFile { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("d/1.parquet"), "{error}");
 }
