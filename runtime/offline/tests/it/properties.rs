@@ -167,3 +167,65 @@ async fn many_rows_in_many_batches_equal_the_oracle_of_each_key() {
         .collect();
     assert_eq!(crate::repository::values(&found.batch, "v__v"), expected);
 }
+
+/// As many rows as it takes to see in which order they come, in and out of time.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_histories_in_any_order_give_the_same() {
+    const ROWS: i64 = 200_000;
+    const SPAN: i64 = 1_000_003;
+    let row = |index: i64| -> HistoryRow {
+        let event = index * 104_729 % SPAN;
+        let id = (index * 7_919 % 500).to_string();
+        (Some(id), Some(event), Some(event + 5), Some(index), Some(0))
+    };
+    let shuffled: Vec<_> = (0..ROWS).map(row).collect();
+    let mut sorted = shuffled.clone();
+    sorted.sort_by_key(|row| row.1);
+    let mut reversed = sorted.clone();
+    reversed.reverse();
+
+    let asked: Vec<_> = (0..5_000_i64)
+        .map(|row| ((row * 31 % 500).to_string(), row * 7_907 % SPAN))
+        .collect();
+    let entities = batch(vec![
+        ("id", strings(asked.iter().map(|(id, _)| Some(id.as_str())))),
+        (
+            "event_timestamp",
+            times(asked.iter().map(|(_, at)| Some(*at))),
+        ),
+    ]);
+    let mut by_id: std::collections::BTreeMap<&str, Vec<(i64, i64)>> = Default::default();
+    for row in &sorted {
+        let entry = (row.1.unwrap(), row.3.unwrap());
+        by_id
+            .entry(row.0.as_deref().unwrap())
+            .or_default()
+            .push(entry);
+    }
+    let expected: Vec<_> = asked
+        .iter()
+        .map(|(id, at)| {
+            let rows = by_id.get(id.as_str())?;
+            let after = rows.partition_point(|&(event, _)| event <= *at);
+            Some(rows[after.checked_sub(1)?].1)
+        })
+        .collect();
+    for partitions in [1, 2] {
+        let repository = Repository::with_settings(Settings {
+            partitions: NonZero::new(partitions).unwrap(),
+            ..Settings::default()
+        });
+        for (name, rows) in [
+            ("shuffled", &shuffled),
+            ("sorted", &sorted),
+            ("reversed", &reversed),
+        ] {
+            let path = format!("{name}.parquet");
+            repository.write_grouped(&path, &history(rows), 70_000);
+            let plan = plan_of(&two_features(&path, Mode::Event, None));
+            let found = repository.evaluated(&plan, &entities).await.unwrap();
+            let values = crate::repository::values(&found.batch, "v__v");
+            assert_eq!(values, expected, "{name} {partitions}");
+        }
+    }
+}
