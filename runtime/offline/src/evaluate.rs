@@ -244,25 +244,12 @@ impl DisplayAs for EvaluateExec {
 }
 
 impl ExecutionPlan for EvaluateExec {
-    fn name(&self) -> &'static str {
-        "EvaluateExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    crate::plan::with_children!(self, children, {
-        let input = children
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self::of(input, Arc::clone(&self.evaluator))))
-    });
+    crate::plan::with_input!(
+        self,
+        "EvaluateExec",
+        input,
+        Self::of(input, Arc::clone(&self.evaluator))
+    );
 
     fn execute(
         &self,
@@ -308,7 +295,7 @@ fn properties(schema: SchemaRef, partitions: usize) -> Arc<PlanProperties> {
 /// How many partitions there are, `partition` among them.
 fn partition_count(properties: &PlanProperties, partition: usize) -> DataFusionResult<usize> {
     let partitions = properties.partitioning.partition_count();
-    crate::plan::partition(&vec![(); partitions], partition)?;
+    crate::plan::check_partition(partitions, partition)?;
     Ok(partitions)
 }
 

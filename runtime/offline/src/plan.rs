@@ -37,6 +37,33 @@ macro_rules! with_children {
 }
 pub(crate) use with_children;
 
+/// The methods of `ExecutionPlan` that a plan with one child, `input`, and `properties` writes like
+/// any other; the last argument makes it anew for another child.
+macro_rules! with_input {
+    ($self:ident, $name:literal, $input:ident, $again:expr) => {
+        fn name(&self) -> &'static str {
+            $name
+        }
+
+        fn properties(&self) -> &Arc<PlanProperties> {
+            &self.properties
+        }
+
+        fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+            vec![&self.input]
+        }
+
+        crate::plan::with_children!($self, children, {
+            let $input = children
+                .into_iter()
+                .next()
+                .unwrap_or_else(|| Arc::clone(&$self.input));
+            Ok(Arc::new($again))
+        });
+    };
+}
+pub(crate) use with_input;
+
 /// Refuses another number of children than a plan has.
 pub(crate) fn same_number(had: usize, given: usize) -> Result<()> {
     if had == given {
@@ -48,15 +75,13 @@ pub(crate) fn same_number(had: usize, given: usize) -> Result<()> {
     }
 }
 
-/// What belongs to a partition.
-///
-/// # Errors
-/// There is no such partition.
-pub(crate) fn partition<T: Copy>(partitions: &[T], partition: usize) -> Result<T> {
-    partitions.get(partition).copied().ok_or_else(|| {
-        DataFusionError::Internal(format!(
-            "partition {partition} of a plan with {} was asked for",
-            partitions.len()
-        ))
-    })
+/// Refuses a partition that a plan does not have.
+pub(crate) fn check_partition(partitions: usize, partition: usize) -> Result<()> {
+    if partition < partitions {
+        Ok(())
+    } else {
+        Err(DataFusionError::Internal(format!(
+            "partition {partition} of a plan with {partitions} was asked for"
+        )))
+    }
 }

@@ -250,25 +250,12 @@ impl DisplayAs for ViewRowsExec {
 }
 
 impl ExecutionPlan for ViewRowsExec {
-    fn name(&self) -> &'static str {
-        "ViewRowsExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    crate::plan::with_children!(self, children, {
-        let input = children
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self::of(input, Arc::clone(&self.transform))))
-    });
+    crate::plan::with_input!(
+        self,
+        "ViewRowsExec",
+        input,
+        Self::of(input, Arc::clone(&self.transform))
+    );
 
     fn execute(
         &self,

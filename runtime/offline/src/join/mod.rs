@@ -39,7 +39,7 @@ mod winners;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt8Array};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt8Array, new_null_array};
 use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
@@ -58,7 +58,6 @@ use unskew_core::time::Mode;
 use unskew_core::types::{DataType, ScalarType};
 use unskew_core::view::View;
 
-use crate::error::OfflineError;
 use crate::offline::CHUNK_ROWS;
 use crate::scan::{ScanExec, Wanted, column_as_stored};
 use crate::view_rows::ViewRowsExec;
@@ -84,8 +83,7 @@ pub(crate) use parallel::blocking;
 /// @found uint8 | @event timestamp | @created timestamp | the features that the set uses …
 /// ```
 ///
-/// `@created` is null where it decides nothing: under `point_in_time: event`, of rows that lie in
-/// files as the view has them. The time to live is not regarded: a row that is found is passed on
+/// `@created` is null under `point_in_time: event`, where it decides nothing any more. The time to live is not regarded: a row that is found is passed on
 /// with its timestamps, and whether it counts is for `evaluate` to say. A plan is executed once.
 #[derive(Debug)]
 pub struct PointInTimeJoinExec {
@@ -260,26 +258,25 @@ async fn find(
         return Ok(Found::Carried(Winners::none(0)));
     }
     let rows = input.downcast_ref::<ViewRowsExec>();
-    if let Rows::Spilled(asked) = &join.rows {
-        if let Some(rows) = rows {
-            rows.begin();
+    let held = match &join.rows {
+        Rows::Held(held) => Arc::clone(held),
+        Rows::Spilled(asked) => {
+            if let Some(rows) = rows {
+                rows.begin();
+            }
+            let spilled = spilled::join(&input, &join, asked, &counts, &context).await?;
+            return Ok(Found::Spilled(spilled));
         }
-        let spilled = spilled::join(&input, &join, asked, &counts, &context).await?;
-        return Ok(Found::Spilled(spilled));
-    }
+    };
     if let (Some(scan), Some(rows)) = (stored_scan(&input, &join.view), rows) {
         let features = join.features();
         let (joined, counts, progress) = (Arc::clone(&join), counts.clone(), rows.progress());
         let handle = tokio::runtime::Handle::current();
         let work = move |cancelled: &Cancelled| {
-            let Rows::Held(rows) = &joined.rows else {
-                return Err(Failed::Error(OfflineError::Cancelled));
-            };
             stored::join(&stored::Task {
                 view: &joined.view,
-                scan: scan.scan(),
-                scan_exec: &scan,
-                slots: &rows.slots,
+                scan: &scan,
+                slots: &held.slots,
                 admission: joined.admission(),
                 features: &features,
                 threads: joined.threads,
@@ -509,7 +506,10 @@ impl Join {
         let rows = decoder.finish();
         columns.push(Arc::new(UInt8Array::from(states)));
         columns.push(Arc::new(rows.events));
-        columns.push(Arc::new(rows.created));
+        columns.push(match self.view.source.point_in_time {
+            Mode::Known => Arc::new(rows.created),
+            Mode::Event => new_null_array(&ScalarType::Timestamp.arrow(), slots.len()),
+        });
         columns.extend(rows.features);
         Ok(())
     }
@@ -533,25 +533,12 @@ impl DisplayAs for PointInTimeJoinExec {
 }
 
 impl ExecutionPlan for PointInTimeJoinExec {
-    fn name(&self) -> &'static str {
-        "PointInTimeJoinExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    crate::plan::with_children!(self, children, {
-        let input = children
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self::of(input, Arc::clone(&self.join))))
-    });
+    crate::plan::with_input!(
+        self,
+        "PointInTimeJoinExec",
+        input,
+        Self::of(input, Arc::clone(&self.join))
+    );
 
     fn execute(
         &self,
@@ -559,7 +546,7 @@ impl ExecutionPlan for PointInTimeJoinExec {
         context: Arc<TaskContext>,
     ) -> DataFusionResult<SendableRecordBatchStream> {
         let partitions = self.join.threads;
-        crate::plan::partition(&vec![(); partitions], partition)?;
+        crate::plan::check_partition(partitions, partition)?;
         let outcome = self.outcome(context);
         let (schema, join) = (self.schema(), Arc::clone(&self.join));
         let chunk_schema = Arc::clone(&schema);

@@ -5,10 +5,9 @@
 //! 2. the features of the winners                    ─▶ in the order of the addresses
 //! ```
 //!
-//! Each column chunk is decoded at most once, and what is held is in proportion to the slots. In
-//! the second phase gaps of at least [`super::kept::SKIP_ROWS`] rows between two winners are skipped, with all
-//! pages that lie in them; shorter ones are decoded and thrown away, which is cheaper than to stop
-//! and start (a selection of single rows made the phase three times as slow).
+//! But for ties, each column chunk is decoded at most once, and what is held is in proportion to the
+//! slots.
+
 use arrow::array::{Array, ArrayRef, AsArray, TimestampMicrosecondArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use tokio::runtime::Handle;
@@ -29,13 +28,12 @@ use super::ties;
 use crate::error::OfflineError;
 use crate::offline::CHUNK_ROWS;
 use crate::progress::Progress;
-use crate::scan::{Piece, Scan, ScanExec};
+use crate::scan::{Piece, ScanExec};
 
 /// What is needed for the work.
 pub(crate) struct Task<'a> {
     pub(crate) view: &'a View,
-    pub(crate) scan: &'a Scan,
-    pub(crate) scan_exec: &'a ScanExec,
+    pub(crate) scan: &'a ScanExec,
     pub(crate) slots: &'a Slots,
     pub(crate) admission: Admission,
     /// The features that are wanted, as indices into the view's; ascending.
@@ -87,8 +85,8 @@ pub(crate) fn join(task: &Task<'_>) -> Result<Stored, Failed> {
 /// The first phase.
 fn choose_all(task: &Task<'_>, with_created: bool) -> Result<Chosen, Failed> {
     let source = &task.view.source;
-    let column = |name: &str| Ok::<_, OfflineError>(task.scan.schema().index_of(name)?);
-    let pieces = task.scan_exec.pieces(task.handle)?;
+    let column = |name: &str| Ok::<_, OfflineError>(task.scan.scan().schema().index_of(name)?);
+    let pieces = task.scan.pieces(task.handle)?;
     let total = pieces.iter().map(Piece::rows).sum();
     let stage = format!("reading the history of `{}`", task.view.name);
     task.progress.begin(&stage, total);
@@ -116,19 +114,15 @@ fn choose_all(task: &Task<'_>, with_created: bool) -> Result<Chosen, Failed> {
     }
     let bytes = partial.iter().map(|(chosen, ..)| chosen.bytes());
     task.counts.holds(task.slots.bytes() + bytes.sum::<usize>());
-    let (mut read, mut lag) = (0, 0);
-    let mut chosen = Chosen::none(0, with_created);
-    for (index, (partial, read_by, lag_of)) in partial.into_iter().enumerate() {
-        if index == 0 {
-            chosen = partial;
-        } else {
-            chosen.merge(partial)?;
-        }
-        read += read_by;
-        lag += lag_of;
-    }
-    if pieces.is_empty() {
-        chosen = Chosen::none(task.slots.len(), with_created);
+    // One thread works even where there is nothing to read.
+    let mut partial = partial.into_iter();
+    let (mut chosen, mut read, mut lag) = partial
+        .next()
+        .unwrap_or_else(|| (Chosen::none(task.slots.len(), with_created), 0, 0));
+    for (other, read_by_it, lag_of_it) in partial {
+        chosen.merge(other)?;
+        read += read_by_it;
+        lag += lag_of_it;
     }
     chosen.forget_overtaken(task.slots)?;
     // Only what came to an end is counted: with too many ties all is read again.
@@ -157,7 +151,10 @@ fn choose(
     read.extend(&columns.keys);
     let keys_from = read.len() - columns.keys.len();
     let timestamp = DataType::Scalar(ScalarType::Timestamp);
-    let mut reader = task.scan.read(piece, &read, CHUNK_ROWS, task.handle)?;
+    let mut reader = task
+        .scan
+        .scan()
+        .read(piece, &read, CHUNK_ROWS, task.handle)?;
     while let Some((first, batch)) = reader.next()? {
         if task.cancelled.is_set() {
             break;
@@ -281,7 +278,7 @@ pub(crate) fn value_error(
     mut error: ValueError,
 ) -> OfflineError {
     // A batch has fewer rows than 32 bits count.
-    let place = task.scan.row_place(row_group, row(error.row as u32));
+    let place = task.scan.scan().row_place(row_group, row(error.row as u32));
     error.row = usize::try_from(place.row).unwrap_or(usize::MAX);
     OfflineError::view_rows(
         Some(place.file),

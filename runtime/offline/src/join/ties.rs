@@ -33,7 +33,7 @@ pub(crate) fn settle(task: &Task<'_>, chosen: &mut Chosen) -> Result<(), Offline
     let mut bytes = Vec::new();
     let entries = {
         let tied = chosen.tied_winners();
-        Entries::of(task.scan.row_groups(), tied.iter().copied())
+        Entries::of(task.scan.scan().row_groups(), tied.iter().copied())
     };
     for (row_group, range) in &entries.buckets {
         let entries = &entries.all[range.clone()];

@@ -182,7 +182,7 @@ impl ExecutionPlan for ScanExec {
         context: Arc<TaskContext>,
     ) -> DataFusionResult<SendableRecordBatchStream> {
         let partitions = self.partitions();
-        crate::plan::partition(&vec![(); partitions], partition)?;
+        crate::plan::check_partition(partitions, partition)?;
         let schema = Arc::clone(self.scan.schema());
         let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&schema), 2);
         let output = builder.tx();
