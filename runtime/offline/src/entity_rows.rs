@@ -10,7 +10,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use unskew_core::plan::{EVENT_TIMESTAMP, FeaturePlan};
 use unskew_core::types::{DataType, ScalarType};
-use unskew_core::values::{ValueError, coerce};
+use unskew_core::values::coerce;
 
 use crate::entity_chunks::{Budget, EntityChunk, EntityChunks, EntityChunksBuilder, Needed};
 use crate::error::{EntityRowsProblem, OfflineError};
@@ -116,6 +116,8 @@ pub(crate) struct Checked {
     place: Option<PathBuf>,
     /// The files of which that consists, and how many rows come before each.
     files: Vec<(usize, PathBuf)>,
+    /// How many rows these have.
+    rows_said: usize,
 }
 
 impl Checked {
@@ -159,17 +161,19 @@ impl Checked {
             pending_rows: 0,
             place: place.map(Path::to_owned),
             files: Vec::new(),
+            rows_said: 0,
         })
     }
 
-    /// Says that the next rows are those of `file`, with columns of these names; errors of them name
-    /// it.
+    /// Says that the next `count` rows are those of `file`, with columns of these names; errors of
+    /// them name it. All files are said before their rows are added.
     ///
     /// # Errors
     /// A column that the plan needs is not among them.
     pub(crate) fn begin_file<'a>(
         &mut self,
         file: &Path,
+        count: u64,
         names: impl Iterator<Item = &'a str>,
     ) -> Result<(), OfflineError> {
         let there: Vec<&str> = names.collect();
@@ -183,22 +187,9 @@ impl Checked {
             let problem = EntityRowsProblem::MissingColumns { missing, there };
             return Err(OfflineError::entity_rows(Some(file), problem));
         }
-        self.files.push((self.rows(), file.to_owned()));
+        self.files.push((self.rows_said, file.to_owned()));
+        self.rows_said += usize::try_from(count).unwrap_or(usize::MAX);
         Ok(())
-    }
-
-    /// How many rows were added.
-    fn rows(&self) -> usize {
-        self.chunks.rows() + self.pending_rows
-    }
-
-    /// The error of a value of the rows that are to be added next.
-    pub(crate) fn wrong_value(&self, column: String, mut error: ValueError) -> OfflineError {
-        error.row += self.rows();
-        self.wrong_row(error.row, |row| {
-            error.row = row;
-            EntityRowsProblem::Value { column, error }
-        })
     }
 
     /// Adds rows, whose columns are those of the schema.

@@ -12,14 +12,14 @@ use unskew_core::plan::FeaturePlan;
 
 use crate::entity_csv;
 use crate::entity_ipc;
-use crate::entity_parquet;
 use crate::entity_rows::{Checked, EntityRows, needed};
 use crate::error::{EntityRowsProblem, OfflineError, SourceProblem};
 use crate::files::{SourceFile, source_files};
 use crate::footers::{footer, footers};
 use crate::offline::{Components, Offline};
 use crate::progress::Progress;
-use crate::schema::{FileSchema, merged_type};
+use crate::scan::Scan;
+use crate::schema::FileSchema;
 
 /// What standard input is called in messages.
 pub(crate) const STANDARD_INPUT: &str = "standard input";
@@ -169,29 +169,29 @@ impl Offline {
         files: Vec<FileSchema>,
         progress: &dyn Progress,
     ) -> Result<EntityRows, OfflineError> {
-        let schema = entity_parquet::schema(&files, &needed(plan));
-        for field in schema.fields() {
-            let merged = merged_type(NAME, &files, field.name());
-            merged.map_err(|error| of_entity_rows(path, error))?;
-        }
-        let mut rows = Checked::new(plan, Arc::clone(&schema), self.entity_budget(), Some(path))?;
-        progress.begin(
-            "reading entity rows",
-            files.iter().map(|file| file.rows).sum(),
-        );
-        for file in files {
-            let mut folders = file.file.partition.clone();
-            folders.retain(|(name, _)| file.schema.field_with_name(name).is_err());
+        let needed = needed(plan);
+        let types = needed.iter();
+        let types = types.map(|(name, data_type)| (name.as_str(), *data_type));
+        let scan = Scan::all(NAME, &types.collect(), files.clone());
+        let scan = scan.map_err(|error| of_entity_rows(path, error))?;
+        let schema = match files.as_slice() {
+            // With all that it says of its columns.
+            [file] if file.file.partition.is_empty() => &file.schema,
+            _ => scan.schema(),
+        };
+        let schema = Arc::clone(schema);
+        let mut rows = Checked::new(plan, schema, self.entity_budget(), Some(path))?;
+        for file in &files {
             let in_file = file.schema.fields().iter().map(|field| field.name());
-            let names = in_file.chain(folders.iter().map(|(name, _)| name));
-            rows.begin_file(&file.file.path, names.map(String::as_str))?;
-            let mut batches = self.read_files(NAME, vec![file])?;
-            while let Some(batch) = batches.try_next().await? {
-                progress.advance(batch.num_rows() as u64);
-                let batch = entity_parquet::as_merged(&folders, &batch, &schema)
-                    .map_err(|(column, error)| rows.wrong_value(column, error))?;
-                rows.add(&batch)?;
-            }
+            let names = in_file.chain(file.file.partition.iter().map(|(name, _)| name));
+            let names = names.map(String::as_str);
+            rows.begin_file(&file.file.path, file.rows, names)?;
+        }
+        progress.begin("reading entity rows", scan.rows());
+        let mut batches = self.read_in_order(scan)?;
+        while let Some(batch) = batches.try_next().await? {
+            progress.advance(batch.num_rows() as u64);
+            rows.add(&batch)?;
         }
         rows.finish()
     }

@@ -36,7 +36,6 @@
 mod entity_chunks;
 mod entity_csv;
 mod entity_ipc;
-mod entity_parquet;
 mod entity_range;
 mod entity_rows;
 mod entity_source;

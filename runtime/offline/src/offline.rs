@@ -185,16 +185,11 @@ impl Offline {
         ViewRowsExec::new(scan, rows, view, runner, progress)
     }
 
-    /// All columns and rows of files, in their order, under their own names.
-    ///
-    /// # Errors
-    /// The files disagree about a column's type.
-    pub(crate) fn read_files(
+    /// The rows of a scan, in the order of its files.
+    pub(crate) fn read_in_order(
         &self,
-        name: &str,
-        files: Vec<FileSchema>,
+        scan: Scan,
     ) -> Result<SendableRecordBatchStream, OfflineError> {
-        let scan = Scan::all(name, files)?;
         let plan = ScanExec::new(Arc::new(scan), Wanted::default(), 1);
         Ok(plan.execute(0, self.task_context())?)
     }

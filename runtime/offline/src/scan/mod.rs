@@ -122,10 +122,7 @@ impl Scan {
             let file_column = source.file_column(column);
             let data_type = match merged_type(&source.name, &footers, file_column)? {
                 Some(data_type) => data_type,
-                None if folder_column(&footers, file_column) => {
-                    let wanted = types.get(column).map(|wanted| wanted.arrow());
-                    wanted.unwrap_or(ArrowType::Utf8)
-                }
+                None if folder_column(&footers, file_column) => folder_type(types, column),
                 None => return Err(missing_column(source, &footers, column)),
             };
             if let Some(&wanted) = types.get(column) {
@@ -141,18 +138,27 @@ impl Scan {
         Self::of(&source.name, read, footers)
     }
 
-    /// A scan of all columns that the files have, under their own names.
+    /// A scan of all columns that the files have, under their own names; `types` are those in which
+    /// the values of a folder's name are wanted.
     ///
     /// # Errors
-    /// Files disagree about a column's type.
-    pub(crate) fn all(name: &str, footers: Vec<FileSchema>) -> Result<Self, OfflineError> {
+    /// Files disagree about a column's type, or a folder's name holds no value of the type.
+    pub(crate) fn all(
+        name: &str,
+        types: &BTreeMap<&str, DataType>,
+        footers: Vec<FileSchema>,
+    ) -> Result<Self, OfflineError> {
         let mut read = Vec::new();
         for field in merged_schema(&footers).fields() {
-            let data_type = merged_type(name, &footers, field.name())?;
+            let column = field.name().as_str();
+            let data_type = match merged_type(name, &footers, column)? {
+                Some(data_type) => data_type,
+                None => folder_type(types, column),
+            };
             read.push(Column {
-                name: field.name().clone(),
-                file_column: field.name().clone(),
-                data_type: data_type.unwrap_or(ArrowType::Utf8),
+                name: column.to_owned(),
+                file_column: column.to_owned(),
+                data_type,
                 is_event: false,
             });
         }
@@ -303,6 +309,12 @@ pub(crate) fn wanted_types(view: &View) -> BTreeMap<&str, DataType> {
         }
     }
     types
+}
+
+/// The type of a column that only the names of folders give: text, unless another is wanted.
+fn folder_type(types: &BTreeMap<&str, DataType>, column: &str) -> ArrowType {
+    let wanted = types.get(column).map(|wanted| wanted.arrow());
+    wanted.unwrap_or(ArrowType::Utf8)
 }
 
 fn place(source: &str, column: &Column, footer: &FileSchema) -> Result<Place, OfflineError> {

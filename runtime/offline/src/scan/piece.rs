@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::compute::take;
+use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType as ArrowType, SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelectionPolicy,
@@ -14,7 +15,7 @@ use parquet::arrow::arrow_reader::{
 use tokio::runtime::Handle;
 use unskew_core::time;
 use unskew_core::types::{DataType, ScalarType};
-use unskew_core::values::coerce;
+use unskew_core::values::{ValueError, coerce};
 
 use super::bytes::{FileBytes, check_unchanged};
 use super::{Place, Scan};
@@ -167,9 +168,7 @@ impl PieceReader<'_> {
             let described = &self.scan.columns[column];
             let array = match (position, &file.columns[column]) {
                 (Some(position), _) => as_type(batch.column(*position), &described.data_type)
-                    .map_err(|reason| {
-                        self.unreadable(format!("column `{}`: {reason}", described.file_column))
-                    })?,
+                    .map_err(|error| self.wrong_value(&described.file_column, first, error))?,
                 (None, Place::Folder(value)) => {
                     let all = arrow::array::UInt32Array::from(vec![0; rows]);
                     take(value, &all, None)?
@@ -218,6 +217,21 @@ impl PieceReader<'_> {
         Ok(())
     }
 
+    /// An error of values: a row is that of the file, `first` being the number of the batch's first in
+    /// the row group.
+    fn wrong_value(&self, column: &str, first: u32, error: WrongType) -> OfflineError {
+        let reason = match error {
+            WrongType::All(error) => error.to_string(),
+            WrongType::Value(mut error) => {
+                let place = self.scan.row_place(self.row_group, first);
+                let before = usize::try_from(place.row).unwrap_or(usize::MAX);
+                error.row = error.row.saturating_add(before);
+                error.to_string()
+            }
+        };
+        self.unreadable(format!("column `{column}`: {reason}"))
+    }
+
     /// An error of the reader: with its file, and if that was written meanwhile, this instead.
     fn unreadable(&self, reason: String) -> OfflineError {
         let file = &self.scan.files[self.scan.row_groups[self.row_group].file]
@@ -234,15 +248,20 @@ impl PieceReader<'_> {
 }
 
 /// The values in the type that holds those of every file.
-fn as_type(array: &ArrayRef, wanted: &ArrowType) -> Result<ArrayRef, String> {
+fn as_type(array: &ArrayRef, wanted: &ArrowType) -> Result<ArrayRef, WrongType> {
     if array.data_type() == wanted {
         return Ok(Arc::clone(array));
     }
     match DataType::of_arrow(wanted) {
         // Types that differ were joined, so the joint one is of the contract, or the other is null.
-        Some(joint) if joint.arrow() == *wanted => {
-            coerce(array, joint).map_err(|error| error.to_string())
-        }
-        _ => arrow::compute::cast(array, wanted).map_err(|error| error.to_string()),
+        Some(joint) if joint.arrow() == *wanted => coerce(array, joint).map_err(WrongType::Value),
+        _ => cast(array, wanted).map_err(WrongType::All),
     }
+}
+
+/// Why values are none of a type.
+enum WrongType {
+    /// One of them is not.
+    Value(ValueError),
+    All(ArrowError),
 }
