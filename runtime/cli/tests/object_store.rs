@@ -40,6 +40,21 @@ fn with(mut command: Command, environment: &[(String, String)]) -> Command {
     command
 }
 
+/// Runs the command where the server is known: whether it was done, and what it said.
+fn run(repository: &Repository, server: &S3Server, arguments: &[&str]) -> (bool, String) {
+    let output = with(repository.command(arguments), &server.environment()).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.success(), said)
+}
+
+/// The rows of a small training set.
+fn rows(repository: &Repository, out: &str) -> RecordBatch {
+    let file = std::fs::File::open(repository.path(out)).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    reader.build().unwrap().next().unwrap().unwrap()
+}
+
 fn trips(ended_at: i64, miles: i64) -> Vec<u8> {
     let instants = TimestampMicrosecondArray::from(vec![ended_at]).with_timezone("UTC");
     let columns: [(&str, ArrayRef); 3] = [
@@ -69,12 +84,9 @@ fn a_source_in_an_object_store_goes_all_the_way() {
     );
     let repository = Repository::empty("project: taxis\n");
     repository.write("features/trips.yaml", DEFINITIONS);
-    let environment = server.environment();
     let run = |arguments: &[&str]| {
-        let output = with(repository.command(arguments), &environment).output();
-        let output = output.unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{said}");
+        let (done, said) = run(&repository, &server, arguments);
+        assert!(done, "{said}");
     };
     run(&["apply"]);
     repository.write(
@@ -90,9 +102,7 @@ fn a_source_in_an_object_store_goes_all_the_way() {
         "--out",
         "out.parquet",
     ]);
-    let file = std::fs::File::open(repository.path("out.parquet")).unwrap();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file);
-    let batch = reader.unwrap().build().unwrap().next().unwrap().unwrap();
+    let batch = rows(&repository, "out.parquet");
     let column = |name: &str| batch.column_by_name(name).unwrap().to_data();
     let miles = Int64Array::from(column("miles"));
     assert_eq!(miles, Int64Array::from(vec![Some(10), Some(20), None]));
@@ -121,13 +131,7 @@ fn entity_rows_of_an_object_store() {
     server.put("labels/2.parquet", &labels(&[5 * DAY]));
     let repository = Repository::empty("project: taxis\n");
     repository.write("features/trips.yaml", DEFINITIONS);
-    let environment = server.environment();
-    let run = |arguments: &[&str]| {
-        let output = with(repository.command(arguments), &environment).output();
-        let output = output.unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.success(), said)
-    };
+    let run = |arguments: &[&str]| run(&repository, &server, arguments);
     assert!(run(&["apply"]).0);
     let train = |entities: &str, out: &str| {
         run(&[
@@ -148,10 +152,10 @@ fn entity_rows_of_an_object_store() {
         let out = format!("{}.parquet", expected.len());
         let (done, said) = train(entities, &out);
         assert!(done, "{entities}: {said}");
-        let file = std::fs::File::open(repository.path(&out)).unwrap();
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
-        let batch = reader.build().unwrap().next().unwrap().unwrap();
-        let miles = batch.column_by_name("miles").unwrap().to_data();
+        let miles = rows(&repository, &out)
+            .column_by_name("miles")
+            .unwrap()
+            .to_data();
         assert_eq!(Int64Array::from(miles), Int64Array::from(expected));
     }
     let (done, said) = train("s3://history/nothing", "none.parquet");

@@ -77,7 +77,8 @@ pub(crate) async fn footer(
     let rows = metadata.file_metadata().num_rows();
     let rows =
         u64::try_from(rows).map_err(|_| unreadable(format!("it says it has {rows} rows")))?;
-    let metadata = columns(metadata).map_err(|error| unreadable(error.to_string()))?;
+    let metadata =
+        columns(metadata).map_err(|error| unreadable(parquet_reason(&error.to_string())))?;
     Ok(FileSchema {
         rows,
         schema: Arc::clone(metadata.schema()),
@@ -97,5 +98,14 @@ pub(crate) fn columns(metadata: Arc<ParquetMetaData>) -> Result<ArrowReaderMetad
 
 /// What an error of DataFusion says, without its prefixes.
 pub(crate) fn reason(error: &DataFusionError) -> String {
-    error.find_root().to_string()
+    parquet_reason(&error.find_root().to_string())
+}
+
+/// What an error of the Parquet reader says, without the prefixes that it has once or twice.
+pub(crate) fn parquet_reason(text: &str) -> String {
+    let mut text = text;
+    while let Some(rest) = text.strip_prefix("Parquet error: ") {
+        text = rest;
+    }
+    text.to_owned()
 }

@@ -18,6 +18,7 @@
 //! does not say where a row lies; and it would cast between the types of files, but not without
 //! loss: nanoseconds before 1970 would be rounded up, and large integers would lose digits.
 
+mod bloom;
 mod bytes;
 mod exec;
 mod piece;
@@ -72,6 +73,19 @@ struct File {
     footer: FileSchema,
     /// For each column of the output where this file has it.
     columns: Vec<Place>,
+}
+
+impl File {
+    /// The type of the values of a column of the output, if this file has it itself.
+    fn plain_type(&self, column: usize) -> Option<&ArrowType> {
+        let Place::Column(root) = self.columns[column] else {
+            return None;
+        };
+        Some(match self.footer.schema.field(root).data_type() {
+            ArrowType::Dictionary(_, values) => values.as_ref(),
+            data_type => data_type,
+        })
+    }
 }
 
 /// Where a file has a column.

@@ -20,6 +20,7 @@ use unskew_core::values::{ValueError, coerce};
 use super::bytes::{FileBytes, check_unchanged};
 use super::{Place, Scan};
 use crate::error::{OfflineError, SourceProblem};
+use crate::footers::parquet_reason;
 
 /// Rows of one row group: ranges of row numbers, ascending, none empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +113,7 @@ impl Scan {
         };
         let reader = builder
             .build()
-            .map_err(|error| unreadable(error.to_string()))?;
+            .map_err(|error| unreadable(parquet_reason(&error.to_string())))?;
         let schema = self.schema.project(columns)?;
         Ok(PieceReader {
             scan: self,
@@ -142,7 +143,9 @@ impl PieceReader<'_> {
             Some(batch) => batch,
             None => match self.reader.next() {
                 Some(Ok(batch)) => batch,
-                Some(Err(error)) => return Err(self.unreadable(error.to_string())),
+                Some(Err(error)) => {
+                    return Err(self.unreadable(parquet_reason(&error.to_string())));
+                }
                 None => return Err(self.unreadable("it has fewer rows than it says".to_owned())),
             },
         };

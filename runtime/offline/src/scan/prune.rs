@@ -7,7 +7,6 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType as ArrowType, Int32Type, Int64Type, TimestampMicrosecondType};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use parquet::basic::Type as PhysicalType;
 use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::{
     PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
@@ -16,9 +15,11 @@ use tokio::runtime::Handle;
 use unskew_core::types::{DataType, ScalarType};
 use unskew_core::values::coerce;
 
+use super::bloom::Probe;
 use super::bytes::FileBytes;
 use super::{File, Piece, Place, Scan};
 use crate::error::OfflineError;
+use crate::footers::parquet_reason;
 
 /// Up to how many different keys each is looked up in statistics and bloom filters; of more only
 /// the least and the greatest are. A probe of a filter costs some tens of nanoseconds.
@@ -242,7 +243,7 @@ impl Scan {
             .map(Some)
             .map_err(|error| OfflineError::UnreadableFile {
                 file: file.footer.file.path.clone(),
-                reason: error.to_string(),
+                reason: parquet_reason(&error.to_string()),
             })
     }
 
@@ -284,7 +285,7 @@ impl Scan {
                 let filter = Sbbf::read_from_column_chunk(chunk, bytes).map_err(|error| {
                     OfflineError::UnreadableFile {
                         file: bytes.path().to_owned(),
-                        reason: error.to_string(),
+                        reason: parquet_reason(&error.to_string()),
                     }
                 })?;
                 // An empty filter is a damaged one.
@@ -347,12 +348,8 @@ impl Test<'_> {
     /// Whether the file orders the column's values as they are ordered here: instants that are
     /// written as texts are not.
     fn is_ordered_alike(&self, file: &File) -> bool {
-        let Place::Column(root) = file.columns[self.column] else {
+        let Some(data_type) = file.plain_type(self.column) else {
             return false;
-        };
-        let data_type = match file.footer.schema.field(root).data_type() {
-            ArrowType::Dictionary(_, values) => values.as_ref(),
-            data_type => data_type,
         };
         let is_text = matches!(
             data_type,
@@ -508,66 +505,6 @@ fn text(array: &ArrayRef, index: usize) -> Option<&[u8]> {
         Some(array.value(index).as_bytes())
     } else {
         Some(array.as_binary_opt::<i32>()?.value(index))
-    }
-}
-
-/// Few keys, in the form in which a bloom filter holds them.
-enum Probe<'a> {
-    Int32(&'a [i64]),
-    Int64(&'a [i64]),
-    Bytes(&'a [Vec<u8>]),
-}
-
-impl<'a> Probe<'a> {
-    fn of(
-        file: &File,
-        column: usize,
-        metadata: &ParquetMetaData,
-        leaf: usize,
-        values: &'a KeyValues,
-    ) -> Option<Self> {
-        let Place::Column(root) = file.columns[column] else {
-            return None;
-        };
-        let schema = metadata.file_metadata().schema_descr();
-        let physical = schema.column(leaf).physical_type();
-        let data_type = match file.footer.schema.field(root).data_type() {
-            ArrowType::Dictionary(_, values) => values.as_ref(),
-            data_type => data_type,
-        };
-        match (values, physical, data_type) {
-            (
-                KeyValues::Integers(values),
-                PhysicalType::INT32,
-                ArrowType::Int8 | ArrowType::Int16 | ArrowType::Int32,
-            ) => values.distinct.as_deref().map(Self::Int32),
-            (KeyValues::Integers(values), PhysicalType::INT64, ArrowType::Int64) => {
-                values.distinct.as_deref().map(Self::Int64)
-            }
-            (
-                KeyValues::Bytes(values),
-                PhysicalType::BYTE_ARRAY,
-                ArrowType::Utf8
-                | ArrowType::LargeUtf8
-                | ArrowType::Utf8View
-                | ArrowType::Binary
-                | ArrowType::LargeBinary
-                | ArrowType::BinaryView,
-            ) => values.distinct.as_deref().map(Self::Bytes),
-            _ => None,
-        }
-    }
-
-    /// Whether the filter may hold one of the keys.
-    fn meets(&self, filter: &Sbbf) -> bool {
-        match self {
-            Self::Int32(keys) => keys
-                .iter()
-                .filter_map(|&key| i32::try_from(key).ok())
-                .any(|key| filter.check(&key)),
-            Self::Int64(keys) => keys.iter().any(|key| filter.check(key)),
-            Self::Bytes(keys) => keys.iter().any(|key| filter.check(key.as_slice())),
-        }
     }
 }
 

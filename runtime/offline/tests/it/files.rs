@@ -426,6 +426,7 @@ async fn a_damaged_file_is_named_among_many() {
             "{damage}: {error:?}"
         );
         assert!(error.to_string().contains("3.parquet"), "{damage}: {error}");
+        assert!(!error.to_string().contains("Parquet error"), "{error}");
     }
 }
 

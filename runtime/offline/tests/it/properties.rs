@@ -210,9 +210,10 @@ async fn long_histories_in_any_order_give_the_same() {
             Some(rows[after.checked_sub(1)?].1)
         })
         .collect();
-    for partitions in [1, 2] {
+    for (partitions, memory_limit) in [(1, None), (2, None), (2, Some(1 << 20))] {
         let repository = Repository::with_settings(Settings {
             partitions: NonZero::new(partitions).unwrap(),
+            memory_limit,
             ..Settings::default()
         });
         for (name, rows) in [
@@ -225,7 +226,7 @@ async fn long_histories_in_any_order_give_the_same() {
             let plan = plan_of(&two_features(&path, Mode::Event, None));
             let found = repository.evaluated(&plan, &entities).await.unwrap();
             let values = crate::repository::values(&found.batch, "v__v");
-            assert_eq!(values, expected, "{name} {partitions}");
+            assert_eq!(values, expected, "{name} {partitions} {memory_limit:?}");
         }
     }
 }
