@@ -87,6 +87,21 @@ impl Cache {
     }
 }
 
+/// Loads compiled code once more; the copy shares nothing with the first.
+///
+/// `code` is what [`Component::serialize`] gave for a component of this engine.
+///
+/// # Errors
+/// The system has no memory for it.
+pub(crate) fn copy(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    #[expect(unsafe_code, reason = "loading a compiled component")]
+    // SAFETY: the bytes must be what `Component::serialize` of a compatible engine gave. The one
+    // caller, `lanes`, has just had them from it, for this engine, and nothing else has seen them.
+    unsafe {
+        Component::deserialize(engine, code)
+    }
+}
+
 #[cfg(unix)]
 fn prepare(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};

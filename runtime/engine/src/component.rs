@@ -8,11 +8,13 @@ use unskew_core::component::Description;
 use unskew_core::digest::Digest;
 use wasmtime::Store;
 
-use crate::bindings::{Transform, TransformPre};
-use crate::config::limits;
+use crate::bindings::Transform;
+use crate::bindings::exports::unskew::transform::transformation as wit;
+use crate::config::{MOMENT, limits};
 use crate::description;
 use crate::engine::Shared;
 use crate::error::{CallError, CallErrorKind, LoadError};
+use crate::lanes::{Lane, Lanes};
 use crate::lift;
 use crate::limits::Limits;
 use crate::lower;
@@ -21,11 +23,20 @@ use crate::trap::{self, SlotOffset};
 /// A component that was checked and can be called, by many threads at once.
 pub struct Component {
     shared: Arc<Shared>,
-    instance: TransformPre<Limits>,
+    lanes: Lanes,
     digest: Digest,
     size: usize,
     description: Description,
     slot: SlotOffset,
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// As long as [`Settings::timeout`](crate::Settings::timeout) says.
+    Whole,
+    /// A few milliseconds, and it does not wait for its turn either.
+    Moment,
 }
 
 /// The rows that a call returned, checked.
@@ -43,7 +54,7 @@ impl Component {
     /// Instantiates the component and asks what it is.
     pub(crate) fn describe(
         shared: Arc<Shared>,
-        instance: TransformPre<Limits>,
+        lanes: Lanes,
         digest: Digest,
         size: usize,
     ) -> Result<Self, LoadError> {
@@ -51,13 +62,14 @@ impl Component {
         let description = {
             // Dropped last: the instance goes back to the pool before its turn does.
             let _permit = shared.permits.acquire();
-            let mut store = store(&shared);
+            let mut store = store(&shared, Patience::Whole);
             let failed = |error: wasmtime::Error, store: &Store<Limits>| LoadError::Describe {
                 digest,
                 error: trap::call_error(&error, store, &shared.settings, &slot),
             };
-            let raw = instance
-                .instance_pre()
+            let raw = lanes
+                .first()
+                .instance
                 .instantiate(&mut store)
                 .map_err(|error| failed(error, &store))?;
             let transform =
@@ -74,7 +86,7 @@ impl Component {
         };
         Ok(Self {
             shared,
-            instance,
+            lanes,
             digest,
             size,
             description,
@@ -112,6 +124,19 @@ impl Component {
     /// The component failed, trapped, used up memory, time or result space, or returned what the
     /// contract does not allow; [`CallErrorKind::Input`] if the rows are none that it takes.
     pub fn call(&self, columns: &[ArrayRef], rows: usize) -> Result<Returned, CallError> {
+        self.call_within(columns, rows, Patience::Whole)
+    }
+
+    /// As [`Component::call`], within that time.
+    ///
+    /// # Errors
+    /// As [`Component::call`]; [`CallErrorKind::Moment`] if it was to take a moment and takes longer.
+    pub(crate) fn call_within(
+        &self,
+        columns: &[ArrayRef],
+        rows: usize,
+        patience: Patience,
+    ) -> Result<Returned, CallError> {
         let lowered = lower::batch(&self.description.inputs, columns, rows)?;
         if rows == 0 {
             let outputs = self.description.outputs.iter();
@@ -125,19 +150,23 @@ impl Component {
         }
         let returned = {
             // Dropped last: the instance goes back to the pool before its turn does.
-            let _permit = self.shared.permits.acquire();
-            let mut store = store(&self.shared);
+            let _permit = match patience {
+                Patience::Whole => self.shared.permits.acquire(),
+                Patience::Moment => self
+                    .shared
+                    .brief_permits
+                    .try_acquire()
+                    .ok_or_else(longer_than_a_moment)?,
+            };
+            let mut store = store(&self.shared, patience);
             let params = lowered.params();
-            self.instance
-                .instantiate(&mut store)
-                .and_then(|transform| {
-                    transform
-                        .unskew_transform_transformation()
-                        .call_run(&mut store, lowered.batch(&params))
-                })
+            self.run(&mut store, lowered.batch(&params))
                 .map_err(|error| {
                     let mut error =
                         trap::call_error(&error, &store, &self.shared.settings, &self.slot);
+                    if patience == Patience::Moment && error.kind == CallErrorKind::Time {
+                        return longer_than_a_moment();
+                    }
                     error.row = error.row.filter(|&row| row < rows);
                     error
                 })?
@@ -157,6 +186,22 @@ impl Component {
             )),
         }
     }
+
+    /// Calls `run` in a new instance of that store.
+    ///
+    /// The generated `TransformPre::instantiate` would look up `describe` as well, and compare the
+    /// types of both with the contract, field name by field name: a twentieth of a call of one row.
+    fn run(
+        &self,
+        store: &mut Store<Limits>,
+        batch: wit::Batch<'_>,
+    ) -> wasmtime::Result<Result<wit::Output, wit::Failure>> {
+        let Lane { instance, run } = self.lanes.here();
+        let instance = instance.instantiate(&mut *store)?;
+        let run = instance.get_typed_func::<(wit::Batch<'_>,), _>(&mut *store, run)?;
+        let (returned,) = run.call(store, (batch,))?;
+        Ok(returned)
+    }
 }
 
 impl fmt::Debug for Component {
@@ -168,12 +213,19 @@ impl fmt::Debug for Component {
     }
 }
 
+fn longer_than_a_moment() -> CallError {
+    CallError::new(CallErrorKind::Moment, None, "took longer than a moment")
+}
+
 /// A store for one instance, with all its limits.
-fn store(shared: &Shared) -> Store<Limits> {
+fn store(shared: &Shared, patience: Patience) -> Store<Limits> {
     let limits = Limits::new(shared.settings.memory_limit);
     let mut store = Store::new(&shared.wasmtime, limits);
     store.limiter(|limits| limits);
-    store.set_epoch_deadline(shared.ticks);
+    store.set_epoch_deadline(match patience {
+        Patience::Whole => shared.ticks,
+        Patience::Moment => shared.ticks.min(MOMENT),
+    });
     store.set_hostcall_fuel(limits::RESULT);
     store
 }

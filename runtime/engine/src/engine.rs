@@ -1,18 +1,19 @@
 //! The engine: wasmtime as both sides use it.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
 
 use unskew_core::digest::Digest;
-use wasmtime::component::Linker;
 use wasmtime::component::types::ComponentItem;
 
-use crate::bindings::TransformPre;
 use crate::cache::Cache;
 use crate::component::Component;
 use crate::config::{self, Allocation, limits};
 use crate::error::{EngineError, LoadError};
-use crate::limits::Limits;
+use crate::lanes::Lanes;
 use crate::permits::Permits;
 use crate::settings::Settings;
 
@@ -34,7 +35,7 @@ pub(crate) const INTERFACE: &str = "unskew:transform/transformation@1.0.0";
 /// ```
 #[derive(Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What all components of an engine share.
@@ -45,6 +46,10 @@ pub(crate) struct Shared {
     pub(crate) ticks: u64,
     /// One for each instance that the pool holds.
     pub(crate) permits: Permits,
+    /// One for each instance that the pool holds for calls that take a moment.
+    pub(crate) brief_permits: Permits,
+    /// How many threads of this process run at once.
+    cpus: usize,
     allocation: Allocation,
     cache: Option<Cache>,
 }
@@ -94,6 +99,12 @@ impl Engine {
                 settings: settings.clone(),
                 ticks,
                 permits: Permits::new(settings.instances),
+                brief_permits: Permits::new(config::brief_instances()),
+                cpus: match allocation {
+                    Allocation::Pool => available_parallelism().map_or(1, NonZeroUsize::get),
+                    // Without a pool there are no slots to exchange.
+                    Allocation::OnDemand => 1,
+                },
                 allocation,
                 cache,
             }),
@@ -127,14 +138,14 @@ impl Engine {
             });
         }
         self.check_resources(digest, &compiled)?;
-        let instance = Linker::<Limits>::new(&self.shared.wasmtime)
-            .instantiate_pre(&compiled)
-            .and_then(TransformPre::new)
-            .map_err(|error| LoadError::Contract {
-                digest,
-                message: format!("{error:#}"),
+        let lanes =
+            Lanes::new(&self.shared.wasmtime, &compiled, self.shared.cpus).map_err(|error| {
+                LoadError::Contract {
+                    digest,
+                    message: format!("{error:#}"),
+                }
             })?;
-        Component::describe(Arc::clone(&self.shared), instance, digest, bytes.len()).map(Arc::new)
+        Component::describe(Arc::clone(&self.shared), lanes, digest, bytes.len()).map(Arc::new)
     }
 
     /// What a component imports and exports.
@@ -271,8 +282,8 @@ fn check(settings: &Settings) -> Result<(), EngineError> {
             "a multiple of 65536, at most 4 GiB",
         );
     }
-    if settings.timeout.is_zero() {
-        return wrong("timeout", "0".to_owned(), "more than 0");
+    if settings.timeout < Duration::from_millis(1) {
+        return wrong("timeout", format!("{:?}", settings.timeout), "1 ms or more");
     }
     if settings.instances == 0 || settings.instances > 1_000 {
         return wrong("instances", settings.instances.to_string(), "1 to 1000");

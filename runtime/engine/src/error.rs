@@ -153,6 +153,9 @@ pub enum CallErrorKind {
     Memory,
     /// It used up the time.
     Time,
+    /// It used up a moment, and was to take no longer; see
+    /// [`Evaluator::evaluate_briefly`](crate::Evaluator::evaluate_briefly).
+    Moment,
     /// It returned more than may be returned.
     ResultSpace,
     /// It returned what the contract does not allow.

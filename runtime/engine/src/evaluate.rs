@@ -11,12 +11,13 @@ use unskew_core::plan::{Binding, FeaturePlan, Layout, SEMANTICS, Step};
 use unskew_core::types::{DataType, ScalarType};
 
 use crate::canonical;
-use crate::component::Component;
-use crate::error::{EvaluateError, EvaluatorError};
+use crate::component::{Component, Patience};
+use crate::error::{CallErrorKind, EvaluateError, EvaluatorError};
 use crate::inputs::{BoundInput, InputError};
 use crate::mask::Mask;
+use crate::observer::Observer;
 use crate::status::Status;
-use crate::transform::transform_on_demand;
+use crate::transform::on_demand_within;
 
 /// A feature plan with its components; shared by threads.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct Evaluated {
     pub batch: RecordBatch,
     /// For each output column what each of its values is.
     pub statuses: Vec<Vec<Status>>,
+    /// For each lookup the event timestamps of the rows that were found, whether they count or not.
+    pub events: Vec<ArrayRef>,
 }
 
 impl Evaluator {
@@ -107,36 +110,84 @@ impl Evaluator {
     /// 1. Time: a row that was found but is not available yet, or is older than the ttl allows,
     ///    counts as null, for outputs and as an input alike.
     /// 2. The transformations in their order: their inputs are widened, nulls take their default;
-    ///    then the null rule and the failure rule of [`transform_on_demand`].
+    ///    then the null rule and the failure rule of [`transform_on_demand`](crate::transform_on_demand).
     /// 3. The outputs, with canonical NaNs: JSON knows only one, and a client is to decode the bits
     ///    that a training set holds.
     ///
     /// # Errors
     /// A component failed under `on_error: fail`; or `joined` is not as [`Evaluator::layout`] says.
     pub fn evaluate(&self, joined: &RecordBatch) -> Result<Evaluated, EvaluateError> {
+        self.evaluate_observed(joined, ())
+    }
+
+    /// As [`Evaluator::evaluate`], and tells the observer of each step.
+    ///
+    /// # Errors
+    /// As [`Evaluator::evaluate`].
+    pub fn evaluate_observed(
+        &self,
+        joined: &RecordBatch,
+        observer: impl Observer,
+    ) -> Result<Evaluated, EvaluateError> {
+        self.evaluate_within(joined, Patience::Whole, observer)
+    }
+
+    /// As [`Evaluator::evaluate_observed`], if that takes a moment, which is a few milliseconds for
+    /// each transformation; `None` if it takes longer.
+    ///
+    /// Components keep nothing, so what was not finished can be done again, where there is time for
+    /// it, and gives the same. A thread on which others wait is thereby never held up for long, and
+    /// a component that is quick, as nearly all are, needs no other thread. It waits for no turn at
+    /// the pool of instances: some are kept for this, as many as there are threads that run.
+    ///
+    /// # Errors
+    /// As [`Evaluator::evaluate`].
+    pub fn evaluate_briefly(
+        &self,
+        joined: &RecordBatch,
+        observer: impl Observer,
+    ) -> Result<Option<Evaluated>, EvaluateError> {
+        match self.evaluate_within(joined, Patience::Moment, observer) {
+            Err(EvaluateError::Failure(failure)) if failure.kind == CallErrorKind::Moment => {
+                Ok(None)
+            }
+            done => done.map(Some),
+        }
+    }
+
+    fn evaluate_within(
+        &self,
+        joined: &RecordBatch,
+        patience: Patience,
+        mut observer: impl Observer,
+    ) -> Result<Evaluated, EvaluateError> {
         self.check(joined)?;
         let rows = joined.num_rows();
         let masks = self.masks(joined);
         let mut features = Vec::with_capacity(masks.len());
         for (lookup, mask) in masks.iter().enumerate() {
-            let used = 0..self.plan.lookups[lookup].features.len();
-            let columns = used
-                .map(|feature| mask.apply(joined.column(self.layout.feature(lookup, feature))))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(EvaluateError::Joined)?;
+            let used = self.plan.lookups[lookup].features.len();
+            let mut columns = Vec::with_capacity(used);
+            for feature in 0..used {
+                let column = joined.column(self.layout.feature(lookup, feature));
+                columns.push(mask.apply(column).map_err(EvaluateError::Joined)?);
+            }
+            observer.looked_up(lookup, &mask.statuses, &columns);
             features.push(columns);
         }
         let mut outputs: Vec<Vec<ArrayRef>> = Vec::with_capacity(self.steps.len());
-        for (step, bound) in self.plan.steps.iter().zip(&self.steps) {
-            let columns = bound.run(step, rows, |binding| match *binding {
+        for (index, (step, bound)) in self.plan.steps.iter().zip(&self.steps).enumerate() {
+            observer.began(index);
+            let columns = bound.run(step, rows, patience, |binding| match *binding {
                 Binding::Feature { lookup, feature } => Some(&features[lookup][feature]),
                 Binding::Output { step, output } => Some(&outputs[step][output]),
                 Binding::Key(key) => Some(joined.column(self.layout.keys + key)),
                 Binding::Request(field) => Some(joined.column(self.layout.request + field)),
                 Binding::EventTimestamp => Some(joined.column(0)),
                 Binding::Constant(_) => None,
-            })?;
-            outputs.push(columns);
+            });
+            observer.ended(index);
+            outputs.push(columns?);
         }
         let mut columns = Vec::with_capacity(self.plan.outputs.len());
         let mut statuses = Vec::with_capacity(self.plan.outputs.len());
@@ -160,7 +211,13 @@ impl Evaluator {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
             .map_err(|error| EvaluateError::Joined(error.to_string()))?;
-        Ok(Evaluated { batch, statuses })
+        let events = self.layout.lookups.iter();
+        let events = events.map(|&first| Arc::clone(joined.column(first + 1)));
+        Ok(Evaluated {
+            batch,
+            statuses,
+            events: events.collect(),
+        })
     }
 
     fn masks(&self, joined: &RecordBatch) -> Vec<Mask> {
@@ -295,29 +352,24 @@ impl BoundStep {
         &self,
         step: &Step,
         rows: usize,
+        patience: Patience,
         bound: impl Fn(&Binding) -> Option<&'a ArrayRef>,
     ) -> Result<Vec<ArrayRef>, EvaluateError> {
-        let inputs = self
-            .inputs
-            .iter()
-            .zip(&step.inputs)
-            .map(|(input, of)| {
-                input
-                    .column(bound(&of.binding), rows)
-                    .map_err(|error| match error {
-                        InputError::Value(error) => EvaluateError::Value {
-                            transformation: step.name.clone(),
-                            input: input.name.clone(),
-                            error,
-                        },
-                        InputError::TooLarge(message) => EvaluateError::TooLarge(format!(
-                            "transformation `{}`, {message}",
-                            step.name
-                        )),
-                    })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        transform_on_demand(&self.component, &inputs, rows, step.on_error)
+        let mut inputs = Vec::with_capacity(self.inputs.len());
+        for (input, of) in self.inputs.iter().zip(&step.inputs) {
+            let column = input.column(bound(&of.binding), rows);
+            inputs.push(column.map_err(|error| match error {
+                InputError::Value(error) => EvaluateError::Value {
+                    transformation: step.name.clone(),
+                    input: input.name.clone(),
+                    error,
+                },
+                InputError::TooLarge(message) => {
+                    EvaluateError::TooLarge(format!("transformation `{}`, {message}", step.name))
+                }
+            })?);
+        }
+        on_demand_within(&self.component, &inputs, rows, step.on_error, patience)
             .map_err(|failure| failure.of_transformation(&step.name).into())
     }
 }

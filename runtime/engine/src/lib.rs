@@ -35,10 +35,12 @@ mod engine;
 mod error;
 mod evaluate;
 mod inputs;
+mod lanes;
 mod lift;
 mod limits;
 mod lower;
 mod mask;
+mod observer;
 mod permits;
 mod samples;
 mod settings;
@@ -58,6 +60,7 @@ pub use error::{
     LoadError, VerifyError, ViewRowsError, ViewRunnerError,
 };
 pub use evaluate::{Evaluated, Evaluator};
+pub use observer::Observer;
 pub use settings::Settings;
 pub use status::Status;
 pub use transform::{BatchRows, transform_batch, transform_on_demand};

@@ -26,7 +26,7 @@ enum Column {
     Flat(Flat),
     Lists {
         length: u32,
-        validity: Buffer,
+        validity: Validity,
         offsets: ScalarBuffer<u32>,
         items: Flat,
     },
@@ -34,10 +34,12 @@ enum Column {
 
 struct Flat {
     length: u32,
-    /// Empty where nothing is null.
-    validity: Buffer,
+    validity: Validity,
     values: Values,
 }
+
+/// `None` where nothing is null; an empty buffer would be an allocation for each column.
+type Validity = Option<Buffer>;
 
 enum Values {
     Bools(Buffer),
@@ -73,17 +75,15 @@ pub(crate) fn batch(
             inputs.len()
         )));
     }
-    let lowered = inputs
-        .iter()
-        .zip(columns)
-        .map(|(field, array)| {
-            check(field, array, rows).map_err(|message| {
-                CallError::input(format!("column `{}` {message}", field.name))
-            })?;
-            column(field, array)
-                .map_err(|message| CallError::input(format!("column `{}`: {message}", field.name)))
-        })
-        .collect::<Result<_, _>>()?;
+    // A loop, since to collect results does not know how many there will be, and moves them.
+    let mut lowered = Vec::with_capacity(inputs.len());
+    for (field, array) in inputs.iter().zip(columns) {
+        check(field, array, rows)
+            .map_err(|message| CallError::input(format!("column `{}` {message}", field.name)))?;
+        let column = column(field, array)
+            .map_err(|message| CallError::input(format!("column `{}`: {message}", field.name)))?;
+        lowered.push(column);
+    }
     Ok(Lowered {
         rows: rows_given,
         columns: lowered,
@@ -186,8 +186,13 @@ fn some_nulls(nulls: Option<&NullBuffer>) -> Option<&NullBuffer> {
     nulls.filter(|nulls| nulls.null_count() > 0)
 }
 
-fn validity(nulls: Option<&NullBuffer>) -> Buffer {
-    nulls.map_or_else(|| Buffer::from_vec(Vec::<u8>::new()), |n| bitmap(n.inner()))
+fn validity(nulls: Option<&NullBuffer>) -> Validity {
+    nulls.map(|nulls| bitmap(nulls.inner()))
+}
+
+/// The bitmap of the contract, which is empty where nothing is null.
+fn bits(validity: &Validity) -> &[u8] {
+    validity.as_deref().unwrap_or_default()
 }
 
 /// A bitmap that begins at bit 0 and whose last byte ends in zeros.
@@ -303,7 +308,7 @@ impl Lowered {
                     items,
                 } => wit::ColumnParam::Lists(wit::ListsParam {
                     length: *length,
-                    validity,
+                    validity: bits(validity),
                     offsets,
                     items: items.param(),
                 }),
@@ -324,7 +329,7 @@ impl Flat {
     fn param(&self) -> wit::FlatParam<'_> {
         wit::FlatParam {
             length: self.length,
-            validity: &self.validity,
+            validity: bits(&self.validity),
             values: match &self.values {
                 Values::Bools(values) => wit::ValuesParam::Bools(values),
                 Values::Int32s(values) => wit::ValuesParam::Int32s(values),

@@ -37,11 +37,11 @@ impl Mask {
                 _ => Status::NotFound,
             })
             .collect();
-        let hidden: BooleanArray = statuses
-            .iter()
-            .map(|&status| Some(status != Status::Present))
-            .collect();
-        let hidden = (hidden.true_count() > 0).then_some(hidden);
+        let is_hidden = |&status: &Status| status != Status::Present;
+        let hidden = statuses.iter().any(is_hidden).then(|| {
+            let hidden: Vec<bool> = statuses.iter().map(is_hidden).collect();
+            BooleanArray::from(hidden)
+        });
         Self { statuses, hidden }
     }
 

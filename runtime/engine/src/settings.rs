@@ -15,7 +15,9 @@ pub struct Settings {
     /// agree: whether a row fits into it decides whether it fails. Default: 64 MiB.
     pub memory_limit: usize,
     /// How long one call of a component may take, of one row or of many. A call of many rows that
-    /// takes longer is split, so a row fails only if it takes longer alone. Default: 10 s.
+    /// takes longer is split, so a row fails only if it takes longer alone. A call ends at the latest
+    /// a tenth of it later, or 2 ms later where that is more, if the machine is not busy. At least
+    /// 1 ms. Default: 10 s.
     pub timeout: Duration,
     /// How many calls run at once; more wait for one to end. Each reserves address space, not
     /// memory. Default: 32.

@@ -16,6 +16,7 @@
 //! transformation has failed, even under `on_error: null`, with a message that says so; a component
 //! that hangs on every row would otherwise take days for a training set.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -26,7 +27,7 @@ use arrow::datatypes::DataType as ArrowType;
 use unskew_core::component::Kind;
 use unskew_core::view::OnError;
 
-use crate::component::{Component, Returned};
+use crate::component::{Component, Patience, Returned};
 use crate::error::{CallError, CallErrorKind, Failure};
 
 /// How many calls of one transformation may run out of time before all of it has failed. Finding
@@ -60,7 +61,23 @@ pub fn transform_on_demand(
     rows: usize,
     on_error: OnError,
 ) -> Result<Vec<ArrayRef>, Box<Failure>> {
-    Ok(transform(component, Kind::OnDemand, inputs, rows, on_error)?.columns)
+    on_demand_within(component, inputs, rows, on_error, Patience::Whole)
+}
+
+/// As [`transform_on_demand`], each call within that time.
+///
+/// # Errors
+/// As [`transform_on_demand`]; [`CallErrorKind::Moment`] if a call was to take a moment and takes
+/// longer.
+pub(crate) fn on_demand_within(
+    component: &Component,
+    inputs: &[ArrayRef],
+    rows: usize,
+    on_error: OnError,
+    patience: Patience,
+) -> Result<Vec<ArrayRef>, Box<Failure>> {
+    let rules = (on_error, patience);
+    Ok(transform(component, Kind::OnDemand, inputs, rows, rules)?.columns)
 }
 
 /// Runs a batch component: any number of rows out for each row in, in the order of their rows.
@@ -76,7 +93,8 @@ pub fn transform_batch(
     rows: usize,
     on_error: OnError,
 ) -> Result<BatchRows, Box<Failure>> {
-    transform(component, Kind::Batch, inputs, rows, on_error)
+    let rules = (on_error, Patience::Whole);
+    transform(component, Kind::Batch, inputs, rows, rules)
 }
 
 fn transform(
@@ -84,7 +102,7 @@ fn transform(
     kind: Kind,
     inputs: &[ArrayRef],
     rows: usize,
-    on_error: OnError,
+    rules: (OnError, Patience),
 ) -> Result<BatchRows, Box<Failure>> {
     let description = component.description();
     let refused = |message: String| {
@@ -129,7 +147,7 @@ fn transform(
         })
         .filter(|nulls| nulls.null_count() > 0);
     let mut run = match &required {
-        None => Run::new(component, on_error, inputs.to_vec(), None, rows),
+        None => Run::new(component, rules, Cow::Borrowed(inputs), None, rows),
         Some(seen) => {
             let mask = BooleanArray::new(seen.inner().clone(), None);
             let inputs = inputs
@@ -142,7 +160,7 @@ fn transform(
                 .filter_map(|(row, seen)| seen.then_some(row))
                 .collect();
             let count = rows.len();
-            Run::new(component, on_error, inputs, Some(rows), count)
+            Run::new(component, rules, Cow::Owned(inputs), Some(rows), count)
         }
     };
     run.all()?;
@@ -175,7 +193,8 @@ enum Todo {
 struct Run<'a> {
     component: &'a Component,
     on_error: OnError,
-    inputs: Vec<ArrayRef>,
+    patience: Patience,
+    inputs: Cow<'a, [ArrayRef]>,
     /// The rows given that the component sees; `None`: all.
     seen: Option<Vec<u32>>,
     rows: usize,
@@ -189,14 +208,15 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(
         component: &'a Component,
-        on_error: OnError,
-        inputs: Vec<ArrayRef>,
+        (on_error, patience): (OnError, Patience),
+        inputs: Cow<'a, [ArrayRef]>,
         seen: Option<Vec<u32>>,
         rows: usize,
     ) -> Self {
         Self {
             component,
             on_error,
+            patience,
             inputs,
             seen,
             rows,
@@ -289,15 +309,23 @@ impl<'a> Run<'a> {
     /// # Errors
     /// The outer one ends the transformation.
     fn call(&mut self, rows: &Range<usize>) -> Result<Result<Returned, CallError>, Box<Failure>> {
-        let columns: Vec<ArrayRef> = self
-            .inputs
-            .iter()
-            .map(|column| column.slice(rows.start, rows.len()))
-            .collect();
-        let result = self.component.call(&columns, rows.len());
+        let result = if *rows == (0..self.rows) {
+            // Most requests: nothing to cut off, and a slice is an allocation for each column.
+            self.component
+                .call_within(&self.inputs, rows.len(), self.patience)
+        } else {
+            let columns = self.inputs.iter();
+            let columns: Vec<ArrayRef> = columns
+                .map(|column| column.slice(rows.start, rows.len()))
+                .collect();
+            self.component
+                .call_within(&columns, rows.len(), self.patience)
+        };
         if let Err(error) = &result {
             match error.kind {
-                CallErrorKind::Input => return Err(self.failure(None, error)),
+                CallErrorKind::Input | CallErrorKind::Moment => {
+                    return Err(self.failure(None, error));
+                }
                 CallErrorKind::Time => {
                     self.timeouts += 1;
                     if self.timeouts > MAX_TIMEOUTS {
@@ -351,10 +379,8 @@ impl<'a> Run<'a> {
             && let [Piece::Rows { returned, .. }] = self.pieces.as_mut_slice()
         {
             let columns = std::mem::take(&mut returned.columns);
-            let source_row = match self.component.description().kind {
-                Kind::Batch => std::mem::take(&mut returned.source_row),
-                Kind::OnDemand => (0..returned.rows as u32).collect(),
-            };
+            // On demand it is empty, and nobody asks for it.
+            let source_row = std::mem::take(&mut returned.source_row);
             return Ok(BatchRows {
                 columns,
                 source_row,

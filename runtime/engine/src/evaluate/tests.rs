@@ -442,6 +442,51 @@ fn a_failure_names_transformation_and_row_or_gives_null() {
     assert_ne!(fail.digest(), null.digest());
 }
 
+/// Writes down what it is told.
+#[derive(Default)]
+struct Told(Vec<String>);
+
+impl Observer for Told {
+    fn began(&mut self, step: usize) {
+        self.0.push(format!("{step} began"));
+    }
+
+    fn ended(&mut self, step: usize) {
+        self.0.push(format!("{step} ended"));
+    }
+}
+
+#[test]
+fn an_observer_is_told_of_each_step_also_of_the_one_that_fails() {
+    let echo = Guest::identity().load();
+    let refuse = Guest::each(INT64, "(global.set $failed (i32.const 1)) (local.get $x)").load();
+    let evaluator = evaluator(
+        plan(
+            vec![lookup("o", view(INT64, None, Mode::Event))],
+            vec![
+                step("first", &echo, vec![from(FEATURE)]),
+                step("second", &refuse, vec![from(of_step(0, 0))]),
+                step("third", &echo, vec![from(of_step(1, 0))]),
+            ],
+            vec![output("y", INT64, of_step(2, 0))],
+        ),
+        &[&echo, &refuse],
+    );
+    let mut told = Told::default();
+    let nothing = present(&evaluator, ints(&[None]));
+    let evaluated = evaluator.evaluate_observed(&nothing, &mut told).unwrap();
+    assert_eq!(column(&evaluated, "y"), "[null]");
+    assert_eq!(
+        told.0.join(", "),
+        "0 began, 0 ended, 1 began, 1 ended, 2 began, 2 ended"
+    );
+    let mut told = Told::default();
+    let something = present(&evaluator, ints(&[Some(1)]));
+    let failed = evaluator.evaluate_observed(&something, &mut told);
+    assert_eq!(failed.unwrap_err().row(), Some(0));
+    assert_eq!(told.0.join(", "), "0 began, 0 ended, 1 began, 1 ended");
+}
+
 #[test]
 fn nans_come_out_in_one_form() {
     let strange = f64::from_bits(0xfff0_0000_0000_0001);
@@ -631,4 +676,81 @@ fn many_threads_share_an_evaluator() {
             });
         }
     });
+}
+
+#[test]
+fn what_takes_longer_than_a_moment_is_left_to_be_done_again() {
+    // It works long for 13, about a billion steps, and never ends for 14.
+    let slow = Guest::each(
+        INT64,
+        "(local $i i64)
+         (if (i64.eq (local.get $x) (i64.const 13)) (then
+           (loop $l
+             (local.set $i (i64.add (local.get $i) (i64.const 1)))
+             (br_if $l (i64.lt_u (local.get $i) (i64.const 300000000))))))
+         (if (i64.eq (local.get $x) (i64.const 14)) (then (loop $l (br $l))))
+         (i64.add (local.get $x) (i64.const 1))",
+    );
+    let engine = crate::testing::waiting(5_000);
+    let of = |on_error| {
+        let slow = slow.load_into(&engine);
+        let mut steps = vec![step("slow", &slow, vec![from(FEATURE)])];
+        steps[0].on_error = on_error;
+        evaluator(
+            plan(
+                vec![lookup("o", view(INT64, None, Mode::Event))],
+                steps,
+                vec![output("y", INT64, of_step(0, 0))],
+            ),
+            &[&slow],
+        )
+    };
+    for on_error in [OnError::Fail, OnError::Null] {
+        let evaluator = of(on_error);
+        let rows = |x| present(&evaluator, ints(&[Some(1), Some(x)]));
+        let quick = evaluator.evaluate_briefly(&rows(2), ()).unwrap();
+        assert_eq!(column(&quick.unwrap(), "y"), "[2,3]");
+        // Not a failure, and not a null either.
+        assert!(evaluator.evaluate_briefly(&rows(13), ()).unwrap().is_none());
+        assert!(evaluator.evaluate_briefly(&rows(14), ()).unwrap().is_none());
+        let whole = evaluator.evaluate(&rows(13)).unwrap();
+        assert_eq!(column(&whole, "y"), "[2,14]");
+    }
+}
+
+#[test]
+fn calls_that_take_long_do_not_keep_those_that_do_not_from_running() {
+    let engine = crate::testing::waiting(60_000);
+    let instances = engine.settings().instances;
+    let endless = Guest::each(
+        INT64,
+        "(if (i64.eq (local.get $x) (i64.const 14)) (then (loop $l (br $l)))) (local.get $x)",
+    )
+    .load_into(&engine);
+    let evaluator = Arc::new(evaluator(
+        plan(
+            vec![lookup("o", view(INT64, None, Mode::Event))],
+            vec![step("endless", &endless, vec![from(FEATURE)])],
+            vec![output("y", INT64, of_step(0, 0))],
+        ),
+        &[&endless],
+    ));
+    for _ in 0..2 * instances {
+        let evaluator = Arc::clone(&evaluator);
+        // They end with the process of the test.
+        std::thread::spawn(move || {
+            let _ = evaluator.evaluate(&present(&evaluator, ints(&[Some(14)])));
+        });
+    }
+    while engine.shared.permits.try_acquire().is_some() {
+        std::thread::yield_now();
+    }
+    let quick = loop {
+        // On a machine that is busy a moment may pass before the call runs.
+        let rows = present(&evaluator, ints(&[Some(1)]));
+        if let Some(quick) = evaluator.evaluate_briefly(&rows, ()).unwrap() {
+            break quick;
+        }
+    };
+    assert_eq!(column(&quick, "y"), "[1]");
 }
