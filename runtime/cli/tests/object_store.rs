@@ -1,4 +1,4 @@
-//! A source in an object store, reached as the environment says.
+//! Sources and registries in an object store, reached as the environment says.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod common;
@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use common::Repository;
+use common::{Ran, Repository};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use unskew_test_s3::S3Server;
@@ -212,4 +212,118 @@ fn what_a_store_wants_is_told() {
         "{error}"
     );
     assert!(error.contains("onnection refused"), "{error}");
+}
+
+/// The project file of `project`, its registry in the object store.
+fn shared(project: &str) -> String {
+    format!("project: {project}\nregistry: s3://${{BUCKET}}/registries/drivers\n")
+}
+
+/// Runs the command where the server and the registry's bucket are known.
+fn run_shared(repository: &Repository, server: &S3Server, arguments: &[&str]) -> Ran {
+    let bucket = ("BUCKET".to_owned(), "history".to_owned());
+    let environment = [server.environment(), vec![bucket]].concat();
+    let output = with(repository.command(arguments), &environment).output();
+    Ran::of(output.unwrap())
+}
+
+#[test]
+fn a_registry_in_an_object_store_is_shared_by_checkouts() {
+    let server = S3Server::start();
+    let author = Repository::init("drivers");
+    author.write("unskew.yaml", &shared("drivers"));
+    let applied = run_shared(&author, &server, &["apply"]).done();
+    assert!(applied.stdout.contains("applied as state 1"), "{applied:?}");
+
+    // Another machine has the data, and neither definitions nor transformations.
+    let trainer = Repository::empty(&shared("drivers"));
+    for file in ["driver_hours.parquet", "rides.parquet"] {
+        std::fs::create_dir_all(trainer.path("data")).unwrap();
+        let (from, to) = (author.path("data"), trainer.path("data"));
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    let train = [
+        "training-set",
+        "--service",
+        "dispatch",
+        "--entities",
+        "data/rides.parquet",
+        "--out",
+        "out.parquet",
+    ];
+    for repository in [&author, &trainer] {
+        run_shared(repository, &server, &train).done();
+        assert!(!repository.path(".unskew/registry").exists());
+    }
+    assert_eq!(rows(&trainer, "out.parquet"), rows(&author, "out.parquet"));
+
+    // What one applies, the other has.
+    let definitions = author.read("features/drivers.yaml");
+    let definitions = definitions.replace("name: dispatch", "name: dispatch_2");
+    author.write("features/drivers.yaml", &definitions);
+    let applied = run_shared(&author, &server, &["apply"]).done();
+    assert!(applied.stdout.contains("applied as state 2"), "{applied:?}");
+    let list = run_shared(&trainer, &server, &["list", "--json"]).done();
+    let services = &list.json()["feature_services"];
+    assert_eq!(services[0]["name"], "dispatch_2", "{services}");
+    let ran = run_shared(&trainer, &server, &train);
+    assert!(ran.stderr.contains("`dispatch`"), "{}", ran.stderr);
+
+    let other = Repository::empty(&shared("taxis"));
+    let ran = run_shared(&other, &server, &["list"]);
+    assert!(ran.stderr.contains("project `drivers`"), "{}", ran.stderr);
+}
+
+#[test]
+fn of_applies_at_once_in_many_checkouts_none_is_lost() {
+    let server = S3Server::start();
+    server.put("trips/dt=1970-01-02/city=Bern/1.parquet", &trips(0, 10));
+    let checkouts: Vec<Repository> = (0..4)
+        .map(|checkout| {
+            let repository = Repository::empty(&shared("taxis"));
+            let service = format!("name: model_{checkout}");
+            let definitions = DEFINITIONS.replace("name: model", &service);
+            repository.write("features/trips.yaml", &definitions);
+            repository
+        })
+        .collect();
+    let mut states: Vec<u64> = std::thread::scope(|scope| {
+        let applied = checkouts.iter().map(|checkout| {
+            let apply = || run_shared(checkout, &server, &["apply", "--json"]);
+            scope.spawn(apply)
+        });
+        let applied: Vec<_> = applied.collect();
+        let state = |ran: Ran| ran.done().json()["state"].as_u64().unwrap();
+        applied
+            .into_iter()
+            .map(|ran| state(ran.join().unwrap()))
+            .collect()
+    });
+    states.sort_unstable();
+    assert_eq!(states, [1, 2, 3, 4]);
+}
+
+#[test]
+fn what_a_registry_wants_is_told() {
+    let mut server = S3Server::start();
+    let repository = Repository::empty(&shared("taxis"));
+    let ran = run_shared(&repository, &server, &["list"]);
+    assert!(ran.stderr.contains("nothing is applied yet"), "{ran:?}");
+    server.stop();
+    let ran = run_shared(&repository, &server, &["list", "--json"]);
+    assert_eq!(ran.code, 1);
+    let error = ran.json_error()["error"]["message"].to_string();
+    for part in [
+        "s3://history/registries/drivers",
+        server.endpoint(),
+        "AWS_ENDPOINT_URL",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    repository.write("unskew.yaml", "project: a\nregistry: hdfs://a/b\n");
+    let ran = run_shared(&repository, &server, &["list"]);
+    assert!(
+        ran.stderr.contains("unskew.yaml:2") && ran.stderr.contains("s3://"),
+        "{ran:?}"
+    );
 }

@@ -8,7 +8,7 @@ use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use crate::error::{OfflineError, SourceProblem};
 use crate::files::{GLOB, MATCH_OPTIONS, folders_of, is_left_out};
-use crate::stores::problem;
+use crate::stores;
 
 /// The objects that `path`, of the source `name`, names: itself, what lies below it, or what it
 /// matches as a glob; none, if there are none.
@@ -21,7 +21,7 @@ pub(crate) async fn objects(
     url: &str,
     name: &str,
 ) -> Result<Vec<ObjectMeta>, OfflineError> {
-    let failed = |error: Error| OfflineError::store(url, problem(url, &error));
+    let failed = |error: Error| stores::failed(url, &error);
     let mut denied = None;
     // What a slash follows is a folder, whatever else is called so.
     if !path.is_root() && !url.ends_with('/') {
@@ -68,11 +68,11 @@ async fn globbed(
     let depth = fixed.len();
     let is_folder = depth == parts().count();
     // The parts of a path are one, too; made of strings, it would have them escaped.
-    let prefix = ObjectPath::parse(fixed.join("/"))
-        .map_err(|error| OfflineError::store(url, problem(url, &error.into())))?;
+    let prefix =
+        ObjectPath::parse(fixed.join("/")).map_err(|error| stores::failed(url, &error.into()))?;
     let below = list(store, &prefix)
         .await
-        .map_err(|error| OfflineError::store(url, problem(url, &error)))?;
+        .map_err(|error| stores::failed(url, &error))?;
     // Who writes `_archive/*.parquet` means it; what lies below a match may not be hidden.
     let shown_from = |parts: usize| if names_hidden { parts } else { depth };
     let matched = below.into_iter().filter(|object| {

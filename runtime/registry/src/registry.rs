@@ -1,19 +1,26 @@
-//! A registry in a folder, and the states in it.
+//! A registry, and the states in it.
 
-use std::ffi::OsStr;
-use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use unskew_core::digest::Digest;
 use unskew_core::project::Project;
+use unskew_objects::StoreOptions;
 
-use crate::durable;
 use crate::error::RegistryError;
+use crate::files::{self, Files, Part};
 
 /// The version of a state's form.
 const FORMAT: u32 = 1;
+
+/// How many components are read or written at once.
+const AT_ONCE: usize = 8;
+
+/// How many new states [`Registry::newest_after`] asks for one by one before it lists all.
+const STEPS: usize = 8;
 
 /// What was applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,30 +31,32 @@ pub struct State {
     pub number: u64,
     /// The version of Unskew that wrote it.
     pub written_by: String,
+    /// Of this commit alone, so that its writer can tell its own state from an equal one.
+    #[serde(default)]
+    commit: String,
     /// All definitions, resolved.
     pub project: Project,
 }
 
-/// A registry in a folder. Its methods block, for as long as small files take.
+/// A registry, in a folder or in an object store.
+///
+/// Its methods are to be called within a Tokio runtime. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    states: PathBuf,
-    components: PathBuf,
+    files: Arc<dyn Files>,
 }
 
 impl Registry {
-    /// The registry in `folder`, which need not be there before something is committed.
+    /// The registry at `place`: a folder, relative to `root`, which need not be there before
+    /// something is committed; or a URL of an object store, such as `s3://BUCKET/PATH`, which is
+    /// reached as `options` say, and else the environment. Nothing is read yet.
     ///
     /// # Errors
-    /// The current folder, to which a relative path belongs, is not there.
-    pub fn open(folder: &Path) -> Result<Self, RegistryError> {
-        let folder = std::path::absolute(folder).map_err(|source| RegistryError::Folder {
-            place: folder.display().to_string(),
-            source,
-        })?;
+    /// The URL leads to no object store, or what is needed to reach it is missing; or the current
+    /// folder, to which a relative path belongs, is not there.
+    pub fn open(root: &Path, place: &str, options: &StoreOptions) -> Result<Self, RegistryError> {
         Ok(Self {
-            states: folder.join("states"),
-            components: folder.join("components"),
+            files: files::open(root, place, options)?,
         })
     }
 
@@ -55,33 +64,89 @@ impl Registry {
     ///
     /// # Errors
     /// It cannot be read, or was written in a newer form.
-    pub fn current(&self) -> Result<Option<State>, RegistryError> {
-        self.latest(u64::MAX)
+    pub async fn current(&self) -> Result<Option<State>, RegistryError> {
+        self.latest(u64::MAX).await
     }
 
     /// The state that was current before the one with this number.
     ///
     /// # Errors
     /// As [`Self::current`].
-    pub fn before(&self, number: u64) -> Result<Option<State>, RegistryError> {
-        number
-            .checked_sub(1)
-            .map_or(Ok(None), |greatest| self.latest(greatest))
+    pub async fn before(&self, number: u64) -> Result<Option<State>, RegistryError> {
+        let Some(greatest) = number.checked_sub(1) else {
+            return Ok(None);
+        };
+        // Nearly always the one with the number before.
+        match self.files.read(Part::States, &state_name(greatest)).await? {
+            Some(bytes) => self.state(greatest, &bytes).map(Some),
+            None => self.latest(greatest).await,
+        }
+    }
+
+    /// The number of the current state, or `None` if nothing was applied yet. The state itself is
+    /// not read, but all are listed; see [`Self::newest_after`].
+    ///
+    /// # Errors
+    /// The states cannot be listed.
+    pub async fn newest(&self) -> Result<Option<u64>, RegistryError> {
+        self.latest_number(u64::MAX).await
+    }
+
+    /// The number of the current state, for who knows that it was `known` a while ago; `known`, if
+    /// nothing is newer. Meant to be asked often: then it is one small request, however many states
+    /// there are (to an object store a `HEAD`).
+    ///
+    /// # Errors
+    /// The store cannot be asked.
+    pub async fn newest_after(&self, known: u64) -> Result<u64, RegistryError> {
+        let mut newest = known;
+        // The first state need not be there any more, and others may.
+        if known > 0 {
+            for _ in 0..STEPS {
+                let next = newest.saturating_add(1);
+                let is_there = next > newest && self.has(next).await?;
+                if !is_there {
+                    return Ok(newest);
+                }
+                newest = next;
+            }
+        }
+        let listed = self.newest().await?;
+        Ok(listed.unwrap_or_default().max(newest))
+    }
+
+    async fn has(&self, number: u64) -> Result<bool, RegistryError> {
+        self.files.has(Part::States, &state_name(number)).await
     }
 
     /// The state with the greatest number that is not above `greatest`.
-    fn latest(&self, greatest: u64) -> Result<Option<State>, RegistryError> {
-        let number = self
-            .latest_number(greatest)
-            .map_err(failed("read", &self.states))?;
-        let Some(number) = number else {
+    async fn latest(&self, greatest: u64) -> Result<Option<State>, RegistryError> {
+        let Some(number) = self.latest_number(greatest).await? else {
             return Ok(None);
         };
-        let file = self.states.join(state_name(number));
-        let bytes = std::fs::read(&file).map_err(failed("read", &file))?;
-        let damaged = |message: String| damaged(&file, message);
+        let name = state_name(number);
+        match self.files.read(Part::States, &name).await? {
+            Some(bytes) => self.state(number, &bytes).map(Some),
+            None => Err(self.damaged(
+                Part::States,
+                &name,
+                "it was there, and is missing".to_owned(),
+            )),
+        }
+    }
+
+    /// The greatest number of a state that is not above `greatest`.
+    async fn latest_number(&self, greatest: u64) -> Result<Option<u64>, RegistryError> {
+        let names = self.files.names(Part::States).await?;
+        let numbers = names.iter().filter_map(|name| state_number(name));
+        Ok(numbers.filter(|number| *number <= greatest).max())
+    }
+
+    /// The state that these bytes, of the file of state `number`, are.
+    fn state(&self, number: u64, bytes: &[u8]) -> Result<State, RegistryError> {
+        let damaged = |message| self.damaged(Part::States, &state_name(number), message);
         let value: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+            serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         match value.get("format").and_then(serde_json::Value::as_u64) {
             Some(format) if format == u64::from(FORMAT) => {}
             Some(format) => {
@@ -97,7 +162,7 @@ impl Registry {
         if state.number != number {
             return Err(damaged(format!("it is state {}", state.number)));
         }
-        Ok(Some(state))
+        Ok(state)
     }
 
     /// Replaces the state `base` (`None`: nothing was applied yet) by one of `project` that names
@@ -105,41 +170,34 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::Conflict`] if `base` is not the current state any more; nothing has changed
-    /// then.
-    pub fn commit(
+    /// then. After any other error the state may have been written if the answer of an object store
+    /// was lost; what is current then tells.
+    pub async fn commit(
         &self,
         base: Option<&State>,
         project: &Project,
         components: &[Bytes],
     ) -> Result<State, RegistryError> {
-        self.restore(components)?;
+        self.restore(components).await?;
         let state = State {
             format: FORMAT,
             // After the greatest number comes itself, which is taken.
             number: base.map_or(0, |state| state.number).saturating_add(1),
             written_by: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: format!("{:032x}", fastrand::u128(..)),
             project: project.clone(),
         };
-        let name = state_name(state.number);
-        let file = self.states.join(&name);
+        let number = state.number;
         let json = serde_json::to_vec_pretty(&state)
-            .map_err(|error| failed("write", &file)(error.into()))?;
-        let create = || {
-            if self.components.is_dir() {
-                // A component may have been written by another who is still about to do that.
-                durable::synchronize(&self.components)?;
-            }
-            durable::make_folder(&self.states)?;
-            durable::create(&self.states, &name, &json)
-        };
-        match create() {
-            Ok(()) => Ok(state),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                Err(RegistryError::Conflict {
-                    number: state.number,
-                })
-            }
-            Err(error) => Err(failed("write", &file)(error)),
+            .map_err(|source| RegistryError::State { number, source })?;
+        self.files.prepare().await?;
+        let created = self
+            .files
+            .create(Part::States, &state_name(number), json.into())
+            .await?;
+        match created {
+            true => Ok(state),
+            false => Err(RegistryError::Conflict { number }),
         }
     }
 
@@ -147,60 +205,63 @@ impl Registry {
     ///
     /// # Errors
     /// A component's file cannot be read or written.
-    pub fn restore(&self, components: &[Bytes]) -> Result<(), RegistryError> {
-        for component in components {
-            let digest = Digest::of(component);
-            let name = component_name(&digest);
-            let file = self.components.join(&name);
-            match std::fs::read(&file) {
-                Ok(held) if Digest::of(&held) == digest => continue,
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(failed("read", &file)(error));
-                }
-                _ => {}
-            }
-            durable::make_folder(&self.components)
-                .and_then(|()| durable::replace(&self.components, &name, component))
-                .map_err(failed("write", &file))?;
+    pub async fn restore(&self, components: &[Bytes]) -> Result<(), RegistryError> {
+        // Bytes are cheap to clone, and futures that borrow them are not general enough to be sent.
+        let components = components.iter().cloned();
+        let restored = components.map(|component| self.restore_one(component));
+        stream::iter(restored)
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    async fn restore_one(&self, component: Bytes) -> Result<(), RegistryError> {
+        let digest = Digest::of(&component);
+        let name = component_name(&digest);
+        let held = self.files.read(Part::Components, &name).await?;
+        if held.is_some_and(|held| Digest::of(&held) == digest) {
+            return Ok(());
         }
-        Ok(())
+        self.files.replace(Part::Components, &name, component).await
     }
 
     /// The component with this digest.
     ///
     /// # Errors
     /// It is not there, or not what its name says.
-    pub fn component(&self, digest: &Digest) -> Result<Bytes, RegistryError> {
-        let file = self.components.join(component_name(digest));
-        let bytes = match std::fs::read(&file) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(damaged(&file, "it is missing; apply again".to_owned()));
-            }
-            Err(error) => return Err(failed("read", &file)(error)),
+    pub async fn component(&self, digest: &Digest) -> Result<Bytes, RegistryError> {
+        let name = component_name(digest);
+        let damaged = |message| self.damaged(Part::Components, &name, message);
+        let Some(bytes) = self.files.read(Part::Components, &name).await? else {
+            return Err(damaged("it is missing; apply again".to_owned()));
         };
         let found = Digest::of(&bytes);
         if found != *digest {
-            return Err(damaged(
-                &file,
-                format!("its digest is {found}; apply again"),
-            ));
+            return Err(damaged(format!("its digest is {found}; apply again")));
         }
-        Ok(bytes.into())
+        Ok(bytes)
     }
 
-    /// The greatest number of a state that is not above `greatest`.
-    fn latest_number(&self, greatest: u64) -> io::Result<Option<u64>> {
-        let entries = match std::fs::read_dir(&self.states) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            entries => entries?,
-        };
-        let mut latest = None;
-        for entry in entries {
-            let number = state_number(&entry?.file_name());
-            latest = latest.max(number.filter(|number| *number <= greatest));
+    /// The components with these digests, in their order, several read at once.
+    ///
+    /// # Errors
+    /// As [`Self::component`].
+    pub async fn components(
+        &self,
+        digests: impl IntoIterator<Item = Digest>,
+    ) -> Result<Vec<(Digest, Bytes)>, RegistryError> {
+        let read = digests.into_iter().map(|digest| async move {
+            let bytes = self.component(&digest).await?;
+            Ok((digest, bytes))
+        });
+        stream::iter(read).buffered(AT_ONCE).try_collect().await
+    }
+
+    fn damaged(&self, part: Part, name: &str, message: String) -> RegistryError {
+        RegistryError::Damaged {
+            file: self.files.shown(part, name),
+            message,
         }
-        Ok(latest)
     }
 }
 
@@ -211,174 +272,11 @@ fn state_name(number: u64) -> String {
 }
 
 /// The number of the state in a file of this name; `None` if it holds none.
-fn state_number(name: &OsStr) -> Option<u64> {
-    let name = name.to_str()?;
+fn state_number(name: &str) -> Option<u64> {
     let number = name.strip_suffix(".json")?.parse().ok()?;
     (state_name(number) == name).then_some(number)
 }
 
 fn component_name(digest: &Digest) -> String {
     format!("{}.wasm", digest.hex())
-}
-
-fn failed(action: &'static str, file: &Path) -> impl Fn(io::Error) -> RegistryError {
-    move |source| RegistryError::File {
-        action,
-        file: file.display().to_string(),
-        source,
-    }
-}
-
-fn damaged(file: &Path, message: String) -> RegistryError {
-    RegistryError::Damaged {
-        file: file.display().to_string(),
-        message,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn project(name: &str) -> Project {
-        Project {
-            name: name.to_owned(),
-            ..Project::default()
-        }
-    }
-
-    const COMPONENT: Bytes = Bytes::from_static(b"component");
-
-    /// The folder of a registry with one state, which names [`COMPONENT`].
-    fn applied() -> (tempfile::TempDir, Registry, State) {
-        let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::open(folder.path()).unwrap();
-        let state = registry.commit(None, &project("a"), &[COMPONENT]).unwrap();
-        (folder, registry, state)
-    }
-
-    #[test]
-    fn a_state_is_read_back_and_the_next_replaces_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::open(&folder.path().join("new/registry")).unwrap();
-        assert_eq!(registry.current().unwrap(), None);
-        let first = registry.commit(None, &project("a"), &[COMPONENT]).unwrap();
-        assert_eq!(registry.current().unwrap().as_ref(), Some(&first));
-        let second = registry.commit(Some(&first), &project("b"), &[]).unwrap();
-        assert_eq!(
-            registry.before(second.number).unwrap().as_ref(),
-            Some(&first)
-        );
-        assert_eq!(registry.before(first.number).unwrap(), None);
-        assert_eq!(registry.current().unwrap(), Some(second));
-        let digest = Digest::of(&COMPONENT);
-        assert_eq!(registry.component(&digest).unwrap(), COMPONENT);
-    }
-
-    #[test]
-    fn of_commits_on_one_base_all_but_one_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("registry");
-        let commit = |i| {
-            let registry = Registry::open(&path)?;
-            registry.commit(None, &project(&format!("p{i}")), &[COMPONENT])
-        };
-        let mut done = Vec::new();
-        std::thread::scope(|scope| {
-            let commits: Vec<_> = (0..8).map(|i| scope.spawn(move || commit(i))).collect();
-            for commit in commits {
-                match commit.join().unwrap() {
-                    Ok(state) => done.push(state),
-                    Err(error) => assert!(
-                        matches!(error, RegistryError::Conflict { number: 1 }),
-                        "{error}"
-                    ),
-                }
-            }
-        });
-        assert_eq!(done.len(), 1);
-        let registry = Registry::open(&path).unwrap();
-        assert_eq!(registry.current().unwrap(), done.pop());
-        // Nothing is left beside them.
-        assert_eq!(registry.states.read_dir().unwrap().count(), 1);
-        assert_eq!(registry.components.read_dir().unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_file_that_is_no_state_does_not_count() {
-        let (_folder, registry, state) = applied();
-        // What a crash leaves, what a person keeps, and what is no number.
-        for name in [
-            ".tmpAb12Cd".to_owned(),
-            format!("{}.bak", state_name(2)),
-            format!("{:019}.json", 2),
-            format!("{:021}.json", 2),
-            format!("+{:019}.json", 2),
-            format!("{}.json", "9".repeat(20)),
-            format!("{}.JSON", "0".repeat(20)),
-        ] {
-            std::fs::write(registry.states.join(name), b"{").unwrap();
-        }
-        assert_eq!(registry.current().unwrap().as_ref(), Some(&state));
-        let next = registry.commit(Some(&state), &project("b"), &[]).unwrap();
-        assert_eq!(next.number, 2);
-    }
-
-    #[test]
-    fn damage_is_named() {
-        let (_folder, registry, _) = applied();
-        let file = registry.states.join(state_name(1));
-        let two = std::fs::read_to_string(&file)
-            .unwrap()
-            .replace("\"number\": 1", "\"number\": 2");
-        for (text, part) in [
-            (r#"{"format": 9}"#, "form 9"),
-            ("{}", "no `format`"),
-            ("", "damaged"),
-            (two.as_str(), "it is state 2"),
-        ] {
-            std::fs::write(&file, text).unwrap();
-            let error = registry.current().unwrap_err().to_string();
-            assert!(
-                error.contains(part) && error.contains("0001.json"),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_component_that_is_damaged_or_missing_is_restored() {
-        let (_folder, registry, _) = applied();
-        let digest = Digest::of(&COMPONENT);
-        let file = registry.components.join(component_name(&digest));
-        let damage: [&dyn Fn(); 4] = [
-            &|| std::fs::write(&file, b"other").unwrap(),
-            &|| std::fs::write(&file, b"").unwrap(),
-            &|| std::fs::remove_file(&file).unwrap(),
-            &|| std::fs::remove_dir_all(&registry.components).unwrap(),
-        ];
-        for damage in damage {
-            damage();
-            let error = registry.component(&digest).unwrap_err().to_string();
-            assert!(
-                error.contains(&digest.hex()) && error.contains("apply again"),
-                "{error}"
-            );
-            registry.restore(&[COMPONENT]).unwrap();
-            assert_eq!(registry.component(&digest).unwrap(), COMPONENT);
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn others_may_read_what_the_umask_lets_them() {
-        use std::os::unix::fs::PermissionsExt;
-        let (folder, registry, _) = applied();
-        let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
-        std::fs::write(folder.path().join("ordinary"), b"").unwrap();
-        assert_eq!(
-            mode(&registry.states.join(state_name(1))),
-            mode(&folder.path().join("ordinary"))
-        );
-    }
 }

@@ -14,6 +14,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 /// The bucket that every server has.
 pub const BUCKET: &str = "history";
 
+/// What starts the server.
+const SERVER: &str = include_str!("server.py");
+
 /// What need not be escaped in the path of a URL.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
@@ -43,16 +46,29 @@ impl S3Server {
     /// # Panics
     /// The server was not set up, or it does not start.
     pub fn start() -> Self {
-        let program = program();
+        Self::start_with(&[])
+    }
+
+    /// Starts a server that takes no notice of the condition of a put, as old ones do.
+    ///
+    /// # Panics
+    /// As [`S3Server::start`].
+    pub fn start_without_conditions() -> Self {
+        Self::start_with(&[("IGNORES_CONDITIONS", "1")])
+    }
+
+    fn start_with(environment: &[(&str, &str)]) -> Self {
+        let (program, installed) = program();
         assert!(
-            program.is_file(),
-            "there is no S3 server at {}; `cargo xtask setup` installs it",
-            program.display()
+            installed.is_file(),
+            "there is no S3 server, since there is no {}; `cargo xtask setup` installs it",
+            installed.display()
         );
         let mut server = Command::new(&program)
-            .args(["--host", "127.0.0.1", "--port", "0"])
+            .args(["-c", SERVER, "--host", "127.0.0.1", "--port", "0"])
             // So many requests are free; see `require_credentials`.
             .env("INITIAL_NO_AUTH_ACTION_COUNT", "1000000000")
+            .envs(environment.iter().copied())
             .env("PYTHONUNBUFFERED", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -140,16 +156,18 @@ impl Drop for S3Server {
     }
 }
 
-/// The server's program, as `cargo xtask setup` installs it.
-fn program() -> PathBuf {
+/// The Python in whose environment `cargo xtask setup` installs the server, and the file that says
+/// that it is there.
+fn program() -> (PathBuf, PathBuf) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     // A relative one is relative to where cargo is called: the workspace.
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let folder = root.join(target).join("venv/s3");
-    match cfg!(windows) {
-        true => folder.join("Scripts/moto_server.exe"),
-        false => folder.join("bin/moto_server"),
-    }
+    let python = match cfg!(windows) {
+        true => folder.join("Scripts/python.exe"),
+        false => folder.join("bin/python"),
+    };
+    (python, folder.join("installed"))
 }
 
 /// Waits until the server says where it listens; `None` if it ends before.
