@@ -31,6 +31,6 @@ pub use error::OnlineError;
 pub use expiry::expires_at;
 pub use key::ViewKey;
 pub use store::{
-    Begun, Held, MAX_ROW_BYTES, OnlineSettings, OnlineStore, PutSummary, StoredRow, ViewState,
-    Wanted, connect,
+    Begun, Circuit, Held, MAX_ROW_BYTES, OnlineSettings, OnlineStore, PutSummary, StoreHealth,
+    StoredRow, ViewState, Wanted, connect, patient,
 };

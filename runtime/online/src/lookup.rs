@@ -78,6 +78,14 @@ impl Joiner {
         }
     }
 
+    /// The same, whose joined batches have the very schema of `layout`, which is the plan's: who
+    /// compares the schema of a batch with it need not compare names then.
+    #[must_use]
+    pub fn with_layout(mut self, layout: &Layout) -> Self {
+        self.layout = layout.clone();
+        self
+    }
+
     /// The views that the plan looks up, each once.
     pub fn views(&self) -> &[Arc<ViewKey>] {
         &self.views
@@ -100,6 +108,22 @@ impl Joiner {
         keys: &[ArrayRef],
         request: &[ArrayRef],
     ) -> Result<RecordBatch, OnlineError> {
+        self.join_observed(store, as_of, keys, request, || ()).await
+    }
+
+    /// As [`Joiner::join`], and says when the rows have come from the store, before they are
+    /// decoded.
+    ///
+    /// # Errors
+    /// As [`Joiner::join`].
+    pub async fn join_observed(
+        &self,
+        store: &dyn OnlineStore,
+        as_of: &TimestampMicrosecondArray,
+        keys: &[ArrayRef],
+        request: &[ArrayRef],
+        fetched: impl FnOnce() + Send,
+    ) -> Result<RecordBatch, OnlineError> {
         self.check(as_of, keys, request)?;
         let rows = as_of.len();
         let (wanted, places) = self.wanted(keys, rows)?;
@@ -108,6 +132,7 @@ impl Joiner {
         } else {
             store.get(wanted).await?
         };
+        fetched();
         let instants = as_of.clone().with_timezone(UTC);
         let mut columns: Vec<ArrayRef> = vec![Arc::new(instants)];
         columns.extend(keys.iter().map(Arc::clone));
@@ -229,11 +254,6 @@ impl Joiner {
                 .filter(|_| materialized)
                 .zip(*place)
                 .and_then(|(held, place)| held.rows.get(place)?.as_ref());
-            statuses.push(match stored {
-                _ if !materialized => found::NOT_MATERIALIZED,
-                Some(_) => found::ROW,
-                None => found::NOTHING,
-            });
             bytes = bytes.saturating_add(stored.map_or(0, |stored| stored.len()));
             if bytes > LIMIT {
                 return Err(OnlineError::TooLarge {
@@ -243,13 +263,19 @@ impl Joiner {
                     limit: LIMIT,
                 });
             }
-            decoder
+            let is_row = decoder
                 .push(stored.map(|stored| stored.as_ref()))
                 .map_err(|source| OnlineError::DamagedRow {
                     view: self.views[lookup.view].view.clone(),
                     key: lookup.shown(keys, row),
                     source,
                 })?;
+            statuses.push(match is_row {
+                _ if !materialized => found::NOT_MATERIALIZED,
+                true => found::ROW,
+                // A deletion is kept as a row that is none.
+                false => found::NOTHING,
+            });
         }
         Ok((UInt8Array::from(statuses), decoder.finish()))
     }

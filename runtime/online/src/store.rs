@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -84,11 +85,38 @@ pub trait OnlineStore: Send + Sync + fmt::Debug {
     /// The store is unavailable. Some of the rows may have been removed then.
     async fn remove_project(&self, project: &str) -> Result<u64, OnlineError>;
 
+    /// Removes all that is held for a view under its digest, the state last, and says how many
+    /// rows that were. As long as the state is there, something may be left to remove; whoever
+    /// might still read the view has to be told by the state that it is not materialized.
+    ///
+    /// # Errors
+    /// The store is unavailable. Some of the rows may have been removed then.
+    async fn remove_view(&self, view: &ViewKey) -> Result<u64, OnlineError>;
+
     /// Asks the store whether it is there.
     ///
     /// # Errors
     /// It is not, or it refuses this client.
     async fn ping(&self) -> Result<(), OnlineError>;
+
+    /// How the store is, as far as this process knows without asking it. It waits for nobody and
+    /// locks nothing, so that metrics may read it at any time.
+    fn health(&self) -> StoreHealth;
+
+    /// The same store for somebody who can wait; `None` if it never makes anybody wait. See
+    /// [`patient`].
+    fn patient(&self, _within: Duration) -> Option<Arc<dyn OnlineStore>> {
+        None
+    }
+}
+
+/// The same store, whose calls are made again while it is unavailable, until `within` has passed
+/// since the first failure of a call.
+///
+/// A store by itself fails at once: that is right for a request, whose caller is waiting. A command
+/// that has written rows for an hour rather waits until the server is there again.
+pub fn patient(store: &Arc<dyn OnlineStore>, within: Duration) -> Arc<dyn OnlineStore> {
+    store.patient(within).unwrap_or_else(|| Arc::clone(store))
 }
 
 /// The entities of one view that are asked for.
@@ -127,6 +155,32 @@ pub struct PutSummary {
     pub written: u64,
     /// How many met a greater row, or the same.
     pub kept: u64,
+}
+
+/// How a store is, by what this process has seen of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// Whether calls are sent; of several servers that of the worst.
+    pub circuit: Circuit,
+    /// Connections that are open.
+    pub connections: u64,
+    /// Connections that were made in place of one that was lost, so far.
+    pub reconnects: u64,
+    /// Attempts to connect and calls that failed for want of an answer, so far. Calls that an open
+    /// circuit turned away are not among them.
+    pub failures: u64,
+}
+
+/// Whether calls to a server are sent. Ordered from the best to the worst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Circuit {
+    /// They are.
+    #[default]
+    Closed,
+    /// They fail at once, and a probe is asking the server whether it is there again.
+    HalfOpen,
+    /// They fail at once, until the next probe.
+    Open,
 }
 
 impl PutSummary {
@@ -188,9 +242,11 @@ pub enum OnlineSettings {
         /// The folder; it is made if there is none.
         path: PathBuf,
     },
-    /// A Redis server.
+    /// Redis: a server, a cluster, or what sentinels watch over.
     Redis {
-        /// `redis://[[user]:password@]host[:port][/database]`, or `redis+unix:///path`.
+        /// `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, `rediss://` for TLS, `redis+unix://`,
+        /// `redis+cluster://`, `redis+sentinel://`, or Feast's `HOST:PORT,password=…`; the guide
+        /// lists the options.
         url: String,
     },
 }

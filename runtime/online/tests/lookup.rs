@@ -21,7 +21,7 @@ use unskew_core::types::{DataType, Field, ScalarType, UTC};
 use unskew_core::view::{JoinKey, Source, View};
 use unskew_online::lookup::Joiner;
 use unskew_online::{
-    Held, OnlineError, OnlineStore, PutSummary, StoredRow, ViewKey, ViewState, Wanted,
+    Held, OnlineError, OnlineStore, PutSummary, StoreHealth, StoredRow, ViewKey, ViewState, Wanted,
 };
 
 type Store = Arc<dyn OnlineStore>;
@@ -353,8 +353,14 @@ impl OnlineStore for Counting {
     async fn remove_project(&self, project: &str) -> Result<u64, OnlineError> {
         self.store.remove_project(project).await
     }
+    async fn remove_view(&self, view: &ViewKey) -> Result<u64, OnlineError> {
+        self.store.remove_view(view).await
+    }
     async fn ping(&self) -> Result<(), OnlineError> {
         self.store.ping().await
+    }
+    fn health(&self) -> StoreHealth {
+        self.store.health()
     }
 }
 

@@ -5,12 +5,13 @@ mod common;
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{one_row, row, view};
 use unskew_online::{
-    MAX_ROW_BYTES, OnlineError, OnlineSettings, OnlineStore, StoredRow, ViewState, connect,
+    MAX_ROW_BYTES, OnlineError, OnlineSettings, OnlineStore, StoredRow, ViewState, connect, patient,
 };
-use unskew_test_redis::RedisServer;
+use unskew_test_redis::{RedisCluster, RedisServer, RedisTls};
 
 fn store(url: &str) -> Arc<dyn OnlineStore> {
     connect(&OnlineSettings::Redis {
@@ -152,14 +153,16 @@ async fn a_server_that_is_down_is_unavailable_and_comes_back() {
             store.update_state(&v, None, &state).await.unwrap_err(),
             store.sample_keys(&v, 1, 0).await.unwrap_err(),
             store.remove_project("project").await.unwrap_err(),
+            store.remove_view(&v).await.unwrap_err(),
         ];
         for error in errors {
             assert!(error.is_unavailable(), "{error:?}");
             assert!(error.to_string().contains("127.0.0.1"), "{error}");
         }
         server.start_again();
-        // The first call after an outage succeeds.
-        assert_eq!(one_row(&*store, &v, b"k").await, None);
+        // Calls fail at once until a probe has found it; who can wait does.
+        let waiting = patient(&store, Duration::from_secs(60));
+        assert_eq!(one_row(&*waiting, &v, b"k").await, None);
     }
 }
 
@@ -298,6 +301,153 @@ async fn a_password_is_used_and_never_shown() {
     }
 }
 
+/// The rights that a user needs, as the guide has them.
+const RIGHTS: &str = "~unskew:* +mget +get +set +unlink +evalsha +script|load +scan +pexpireat \
+     +persist +ping +role +cluster|slots";
+
+#[tokio::test]
+async fn a_user_with_the_least_rights_can_do_everything() {
+    let rights = format!("app on >s3:c@ret {RIGHTS}");
+    let user: Vec<&str> = ["--user"].into_iter().chain(rights.split(' ')).collect();
+    let server = RedisServer::start_with(&[&user[..], &["--user", "default", "off"]].concat());
+    let port = server.port();
+    let store = store(&format!("redis://app:s3%3Ac%40ret@127.0.0.1:{port}"));
+    let v = view("v");
+    let state = ViewState::default();
+    let rows = vec![expiring(b"1", Some(LATER)), row(b"l", b"2")];
+    assert_eq!(store.put(&v, rows.clone()).await.unwrap().written, 2);
+    assert_eq!(store.put(&v, rows).await.unwrap().kept, 2);
+    assert!(store.update_state(&v, None, &state).await.unwrap());
+    assert_eq!(one_row(&*store, &v, b"k").await.unwrap(), b"1");
+    assert_eq!(store.sample_keys(&v, 9, 0).await.unwrap().len(), 2);
+    store.ping().await.unwrap();
+    assert_eq!(store.remove_view(&v).await.unwrap(), 2);
+    assert_eq!(store.remove_project("project").await.unwrap(), 0);
+    for wrong in [
+        format!("redis://app:wrong@127.0.0.1:{port}"),
+        format!("redis://127.0.0.1:{port}"),
+        format!("127.0.0.1:{port},username=other,password=s3:c@ret"),
+    ] {
+        let error = common::store_at(&wrong).ping().await.unwrap_err();
+        assert!(matches!(error, OnlineError::Refused { .. }), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("ret"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_verified_unless_it_is_said_otherwise() {
+    let server = RedisTls::start(false);
+    let (port, authority) = (server.server.port(), server.file("ca.pem"));
+    let authority = authority.display();
+    let trusting = format!("ssl_ca_certs={authority}");
+    for (url, verified) in [
+        (format!("rediss://localhost:{port}?{trusting}"), true),
+        (format!("rediss://localhost:{port}"), false),
+        // The certificate is for another name.
+        (format!("rediss://127.0.0.1:{port}?{trusting}"), false),
+        (
+            format!("rediss://127.0.0.1:{port}?{trusting}&ssl_check_hostname=false"),
+            true,
+        ),
+        (
+            format!("rediss://127.0.0.1:{port}?ssl_check_hostname=false"),
+            false,
+        ),
+        (format!("rediss://127.0.0.1:{port}#insecure"), true),
+        (
+            format!("127.0.0.1:{port},ssl=true,ssl_cert_reqs=none"),
+            true,
+        ),
+        (format!("redis://127.0.0.1:{port}"), false),
+    ] {
+        let pinged = store(&url).ping().await;
+        assert_eq!(pinged.is_ok(), verified, "{url}: {pinged:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_certificate_is_given_one() {
+    let server = RedisTls::start(true);
+    let file = |name: &str| server.file(name).display().to_string();
+    let url = format!(
+        "{}&ssl_certfile={}&ssl_keyfile={}",
+        server.url(),
+        file("client.pem"),
+        file("client.key")
+    );
+    store(&url).ping().await.unwrap();
+    assert!(store(&server.url()).ping().await.is_err());
+    // What is wrong with a file is said at once.
+    for (name, wrong) in [
+        ("client.key", "client.pem"),
+        ("ca.pem", "ca.key"),
+        ("client.pem", "none"),
+    ] {
+        let url = url.replace(name, wrong);
+        let error = connect(&OnlineSettings::Redis { url }).unwrap_err();
+        assert!(
+            matches!(error, OnlineError::Settings(_)),
+            "{name}: {error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_of_a_cluster_by_itself_says_how_to_name_it() {
+    let cluster = RedisCluster::start();
+    let store = store(&cluster.servers[0].url());
+    let mut errors = Vec::new();
+    for key in 0..20_u8 {
+        errors.extend(store.put(&view("v"), vec![row(&[key], b"row")]).await.err());
+    }
+    let error = errors.first().unwrap();
+    assert!(matches!(error, OnlineError::Refused { .. }), "{error:?}");
+    assert!(error.to_string().contains("redis+cluster://"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_none_of_a_cluster_says_so() {
+    let server = RedisServer::start();
+    let url = format!("redis+cluster://127.0.0.1:{}", server.port());
+    let error = store(&url).ping().await.unwrap_err();
+    assert!(matches!(error, OnlineError::Refused { .. }), "{error:?}");
+    let url = format!("redis+sentinel://127.0.0.1:{}/main", server.port());
+    let error = store(&url).ping().await.unwrap_err();
+    assert!(matches!(error, OnlineError::Refused { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_servers_of_a_cluster_that_are_named_need_not_all_be_there() {
+    let mut cluster = RedisCluster::start_with(3, true);
+    let dead = RedisServer::start().port();
+    let replica = cluster.servers[3].port();
+    let url = format!("redis+cluster://127.0.0.1:{dead},127.0.0.1:{replica}");
+    let store = store(&url);
+    let rows = (0..100_u8).map(|key| row(&[key], b"row")).collect();
+    assert_eq!(store.put(&view("v"), rows).await.unwrap().written, 100);
+    assert_eq!(
+        store.sample_keys(&view("v"), 200, 0).await.unwrap().len(),
+        100
+    );
+    // What the others hold is served while one is gone.
+    cluster.servers[2].stop();
+    let mut answered = 0;
+    for key in 0..100_u8 {
+        let wanted = unskew_online::Wanted {
+            view: Arc::new(view("v")),
+            entities: vec![vec![key]],
+        };
+        match store.get(vec![wanted]).await {
+            Ok(held) => {
+                assert_eq!(held[0].rows[0].as_deref(), Some(&b"row"[..]));
+                answered += 1;
+            }
+            Err(error) => assert!(error.is_unavailable(), "{error:?}"),
+        }
+    }
+    assert!(answered > 0 || store.health().failures > 0);
+}
+
 #[test]
 fn a_url_that_is_none_is_refused_without_being_shown() {
     for url in [
@@ -306,7 +456,7 @@ fn a_url_that_is_none_is_refused_without_being_shown() {
         "http://:hunter2@localhost",
         "redis://:hunter2@localhost:99999999",
         "redis://:hunter2@localhost/hunter2",
-        "rediss://:hunter2@localhost",
+        "rediss+cluster://:hunter2@localhost/1",
     ] {
         let error = connect(&OnlineSettings::Redis {
             url: url.to_owned(),

@@ -1,4 +1,4 @@
-//! What both stores must do alike.
+//! What all stores must do alike, however they are run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod common;
@@ -11,12 +11,12 @@ use common::{one_row, row, rows, view, view_of};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use unskew_online::{
-    MAX_ROW_BYTES, OnlineError, OnlineStore, PutSummary, StoredRow, ViewState, Wanted,
+    Circuit, MAX_ROW_BYTES, OnlineError, OnlineStore, PutSummary, StoredRow, ViewState, Wanted,
 };
 
 type Store = Arc<dyn OnlineStore>;
 
-on_both_stores!(
+on_every_store!(
     rows_come_back_as_they_were_written,
     nothing_is_found_in_an_empty_store,
     a_greater_row_wins_whatever_the_order,
@@ -32,6 +32,7 @@ on_both_stores!(
     a_state_with_unknown_fields_is_not_taken_for_another,
     a_sample_is_of_the_keys_of_the_view,
     a_project_is_removed_and_no_other,
+    a_view_is_removed_under_its_digest_alone,
     a_store_answers_a_ping,
 );
 
@@ -444,7 +445,45 @@ async fn a_project_is_removed_and_no_other(store: Store) {
     assert_eq!(store.remove_project("a").await.unwrap(), 0);
 }
 
+async fn a_view_is_removed_under_its_digest_alone(store: Store) {
+    let views = [
+        view_of("a", "v", "m"),
+        view_of("a", "v", "n"),
+        view_of("a", "vv", "m"),
+        view_of("b", "v", "m"),
+    ];
+    let state = ViewState {
+        watermark: Some(1),
+        ..ViewState::default()
+    };
+    let mut all: Vec<_> = (0..2500_u16)
+        .map(|i| row(&i.to_be_bytes(), b"row"))
+        .collect();
+    all.extend([row(b"", b"row"), row(&[b'x'; 600], b"row")]);
+    for view in &views {
+        put(&store, view, &all).await;
+        assert!(store.update_state(view, None, &state).await.unwrap());
+    }
+    assert_eq!(store.remove_view(&views[0]).await.unwrap(), 2502);
+    for (i, view) in views.iter().enumerate() {
+        let entities: [&[u8]; 3] = [b"", &[0, 7], &[b'x'; 600]];
+        let held = rows(&*store, view, &entities).await;
+        assert!(held.iter().all(|row| row.is_none() == (i == 0)), "{i}");
+        assert_eq!(store.state(view).await.unwrap().is_none(), i == 0, "{i}");
+        let sampled = store.sample_keys(view, 5000, 0).await.unwrap();
+        assert_eq!(sampled.len(), if i == 0 { 0 } else { 2502 });
+    }
+    assert_eq!(store.remove_view(&views[0]).await.unwrap(), 0);
+    // A view that has a state and no rows.
+    assert!(store.update_state(&views[0], None, &state).await.unwrap());
+    assert_eq!(store.remove_view(&views[0]).await.unwrap(), 0);
+    assert_eq!(store.state(&views[0]).await.unwrap(), None);
+}
+
 async fn a_store_answers_a_ping(store: Store) {
     store.ping().await.unwrap();
     assert!(!store.address().is_empty());
+    let health = store.health();
+    assert_eq!(health.circuit, Circuit::Closed);
+    assert_eq!((health.reconnects, health.failures), (0, 0));
 }

@@ -1,13 +1,29 @@
-//! A Redis server for a test: started on a free port, gone with the test.
+//! Redis servers for a test: started on free ports, gone with the test.
+//!
+//! [`RedisServer`] is one; [`RedisCluster`] and [`RedisSentinels`] are several that know each other;
+//! [`RedisTls`] speaks TLS alone, with certificates made for it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "a test that cannot start its server has failed"
 )]
 
+mod cluster;
+mod port;
+mod sentinel;
+mod tls;
+
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub use cluster::RedisCluster;
+pub use sentinel::RedisSentinels;
+pub use tls::RedisTls;
+
+use port::Port;
+use tempfile::TempDir;
 
 /// How often another port is tried, when somebody else was faster to take a free one.
 const PORTS: usize = 20;
@@ -15,9 +31,12 @@ const PORTS: usize = 20;
 /// A running Redis server without persistence, killed when it is dropped.
 #[derive(Debug)]
 pub struct RedisServer {
-    port: u16,
+    port: Port,
     arguments: Vec<String>,
     server: Option<Child>,
+    /// Its own: a replica saves what it gets from its master, and another server that began in the
+    /// same folder would take that for its own.
+    folder: TempDir,
 }
 
 impl RedisServer {
@@ -34,14 +53,21 @@ impl RedisServer {
     /// # Panics
     /// There is no `redis-server`, or it does not start.
     pub fn start_with(arguments: &[&str]) -> Self {
-        let arguments: Vec<String> = arguments.iter().map(|&a| a.to_owned()).collect();
+        Self::start_by(|_| arguments.iter().map(|&a| a.to_owned()).collect())
+    }
+
+    /// Starts a server with the additional arguments that its port asks for.
+    fn start_by(arguments: impl Fn(u16) -> Vec<String>) -> Self {
+        let folder = tempfile::tempdir().expect("the temporary folder can be written to");
         for _ in 0..PORTS {
-            let port = free_port();
-            if let Some(server) = run(port, &arguments) {
+            let port = Port::free();
+            let arguments = arguments(port.number());
+            if let Some(server) = run(port.number(), folder.path(), &arguments) {
                 return Self {
                     port,
                     arguments,
                     server: Some(server),
+                    folder,
                 };
             }
         }
@@ -50,12 +76,20 @@ impl RedisServer {
 
     /// The port on which it listens.
     pub const fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// The URL of its database 0.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
+        format!("redis://127.0.0.1:{}/0", self.port())
+    }
+
+    /// What the server answers to a command, as `redis-cli` prints it.
+    ///
+    /// # Panics
+    /// There is no `redis-cli`.
+    pub fn command(&self, words: &[&str]) -> String {
+        command(self.port(), words)
     }
 
     /// Kills the server. What it held is lost.
@@ -97,7 +131,9 @@ impl RedisServer {
     /// It does not start.
     pub fn start_again(&mut self) {
         self.stop();
-        let server = run(self.port, &self.arguments);
+        let dump = self.folder.path().join("dump.rdb");
+        let _ = std::fs::remove_file(dump);
+        let server = run(self.port(), self.folder.path(), &self.arguments);
         self.server = Some(server.expect("redis-server did not start again on its port"));
     }
 }
@@ -108,21 +144,46 @@ impl Drop for RedisServer {
     }
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("no free port");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
-        .port()
+/// What the server on a port answers to a command; nothing if it is not there.
+fn command(port: u16, words: &[&str]) -> String {
+    let output = Command::new("redis-cli")
+        .args(["-p", &port.to_string()])
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .expect("`redis-cli` cannot be run; `cargo xtask setup` installs it");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// How long servers may take until they know each other.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until something is so.
+fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "{what}: not within {PATIENCE:?}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Starts a server and waits until it says that it is ready; `None` if it ends before.
-fn run(port: u16, arguments: &[String]) -> Option<Child> {
-    let mut server = Command::new("redis-server")
+fn run(port: u16, folder: &Path, arguments: &[String]) -> Option<Child> {
+    let mut command = Command::new("redis-server");
+    command
         .args(["--port", &port.to_string()])
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .args(["--dir", &std::env::temp_dir().to_string_lossy()])
-        .args(arguments)
+        .args(["--dir", &folder.to_string_lossy()])
+        .args(arguments);
+    spawn(command, "Ready to accept connections")
+}
+
+/// Runs a server until it prints `line`; `None` if it ends before.
+fn spawn(mut command: Command, line: &str) -> Option<Child> {
+    let mut server = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -131,7 +192,7 @@ fn run(port: u16, arguments: &[String]) -> Option<Child> {
             panic!("redis-server cannot be run ({error}); `cargo xtask setup` installs it")
         });
     let mut lines = BufReader::new(server.stdout.take().expect("its output is a pipe"));
-    if ready(&mut lines) {
+    if printed(&mut lines, line) {
         // Its log is read to the end, or a full pipe would stop it.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
         return Some(server);
@@ -140,13 +201,13 @@ fn run(port: u16, arguments: &[String]) -> Option<Child> {
     None
 }
 
-fn ready(lines: &mut BufReader<ChildStdout>) -> bool {
+fn printed(lines: &mut BufReader<ChildStdout>, wanted: &str) -> bool {
     let mut line = String::new();
     loop {
         line.clear();
         match lines.read_line(&mut line) {
             Ok(0) | Err(_) => return false,
-            Ok(_) if line.contains("Ready to accept connections") => return true,
+            Ok(_) if line.contains(wanted) => return true,
             Ok(_) => {}
         }
     }

@@ -50,14 +50,23 @@ impl Definitions {
     }
 }
 
-/// Adds a problem if `path` is a URL that names nothing in an object store.
+/// Adds a problem if a source's `path` is a URL that names nothing in an object store.
 pub(crate) fn check_source_path(path: &str, place: &Place, problems: &mut Problems) {
+    check_stored("a source", path, place, problems);
+}
+
+/// Adds a problem if the registry's `path` is a URL that names nothing in an object store.
+pub(crate) fn check_registry(path: &str, place: &Place, problems: &mut Problems) {
+    check_stored("a registry", path, place, problems);
+}
+
+fn check_stored(what: &str, path: &str, place: &Place, problems: &mut Problems) {
     let Some((scheme, rest)) = path.split_once("://") else {
         return;
     };
     if !STORE_SCHEMES.contains(&scheme) {
         let message = format_args!(
-            "`{scheme}://`: there is no such object store; a source lies at a path, or at a URL that \
+            "`{scheme}://`: there is no such object store; {what} lies at a path, or at a URL that \
              begins with {}",
             text::list(STORE_SCHEMES.map(|scheme| format!("{scheme}://")))
         );
@@ -68,11 +77,11 @@ pub(crate) fn check_source_path(path: &str, place: &Place, problems: &mut Proble
     }
 }
 
-/// Adds a problem if `path` is one of an object store.
+/// Adds a problem if the `path` of an embedded store is one of an object store.
 pub(crate) fn check_path(path: &str, place: &Place, problems: &mut Problems) {
     if let Some((scheme, _)) = path.split_once("://") {
         let message = format_args!(
-            "`{scheme}://`: only sources can lie in an object store yet; write a path of a folder"
+            "`{scheme}://`: an embedded store lies in a folder of this machine; write its path"
         );
         problems.at(place, message);
     }

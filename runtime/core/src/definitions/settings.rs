@@ -8,7 +8,7 @@ use super::problem::{Place, Problems};
 use super::schema;
 use super::shape::{OnlineStoreKind, OnlineStoreShape, ProjectFile};
 use super::yaml::{self, Document};
-use super::{check_name, check_path};
+use super::{check_name, check_path, check_registry};
 
 /// The name of the project file.
 pub const PROJECT_FILE: &str = "unskew.yaml";
@@ -18,7 +18,8 @@ pub const PROJECT_FILE: &str = "unskew.yaml";
 pub struct Settings {
     /// The project's name.
     pub project: String,
-    /// The registry's folder, relative to the feature repository.
+    /// The registry: a folder, relative to the feature repository; or a URL with one of
+    /// [`STORE_SCHEMES`](crate::view::STORE_SCHEMES).
     pub registry: String,
     /// Where materialized rows are served from.
     pub online_store: OnlineStore,
@@ -85,7 +86,9 @@ impl Settings {
                 check_name(&file.project, "project", at, problems);
             });
         }
-        checks.path(&file.registry, &root.at("registry"));
+        checks.of(&root.at("registry"), |at, problems| {
+            check_registry(&file.registry, at, problems);
+        });
         let online_store = checks.online_store(&file.online_store, &root.at("online_store"));
         problems.or(Self {
             project: file.project,
@@ -114,12 +117,16 @@ impl Checks<'_> {
     }
 
     fn online_store(&mut self, store: &OnlineStoreShape, place: &Place) -> OnlineStore {
-        let (path, url) = (place.at("path"), place.at("url"));
+        let path = place.at("path");
         match store.kind {
             OnlineStoreKind::Embedded => {
-                if store.url.is_some() {
-                    let message = "`url` belongs to type redis; an embedded store has a `path`";
-                    self.problems.at(&url, message);
+                for (key, value) in store.redis_keys() {
+                    if value.is_some() {
+                        let message = format!(
+                            "`{key}` belongs to type redis; an embedded store has a `path`"
+                        );
+                        self.problems.at(&place.at(key), message);
+                    }
                 }
                 let folder = store.path.as_deref().unwrap_or(".unskew/online").to_owned();
                 self.path(&folder, &path);
@@ -130,41 +137,85 @@ impl Checks<'_> {
                     let message = "`path` belongs to type embedded; a redis store has a `url`";
                     self.problems.at(&path, message);
                 }
-                self.of(&url, |at, problems| match &store.url {
-                    Some(url) => check_url(url, at, problems),
-                    None => {
-                        let message =
-                            "a redis store needs a `url`, such as redis://127.0.0.1:6379/0";
-                        problems.at(place, message);
-                    }
-                });
                 OnlineStore::Redis {
-                    url: store.url.clone().unwrap_or_default(),
+                    url: self.redis(store, place),
                 }
             }
         }
     }
+
+    /// The URL of a redis store, or its connection string with all that belongs to it.
+    fn redis(&mut self, store: &OnlineStoreShape, place: &Place) -> String {
+        let Some(list) = &store.connection_string else {
+            for (key, value) in store.redis_keys().into_iter().skip(2) {
+                if value.is_some() {
+                    let message =
+                        format!("`{key}` goes with a `connection_string`; a `url` says it itself");
+                    self.problems.at(&place.at(key), message);
+                }
+            }
+            self.of(&place.at("url"), |at, problems| match &store.url {
+                Some(url) => check_url(url, at, problems),
+                None => {
+                    let message = "a redis store needs a `url`, such as redis://127.0.0.1:6379/0";
+                    problems.at(place, message);
+                }
+            });
+            return store.url.clone().unwrap_or_default();
+        };
+        if store.url.is_some() {
+            let message = "a redis store has a `url` or a `connection_string`, not both";
+            self.problems.at(&place.at("url"), message);
+        }
+        let mut whole = list.clone();
+        for (key, value) in store.redis_keys().into_iter().skip(2) {
+            let Some(value) = value else {
+                continue;
+            };
+            // It would be taken for the end of this part and the beginning of the next.
+            if value.contains([',', '=']) {
+                let message = format!("`{key}` is one name, without `,` and `=`");
+                self.problems.at(&place.at(key), message);
+            }
+            whole.push_str(&format!(",{key}={value}"));
+        }
+        self.of(&place.at("connection_string"), |at, problems| {
+            if !is_list(list) {
+                let message = "write HOST:PORT, more of them after commas, and then options such as \
+                               password=PASSWORD,ssl=true,db=0";
+                problems.at(at, message);
+            }
+        });
+        whole
+    }
+}
+
+impl OnlineStoreShape {
+    /// What belongs to a redis store alone: the two ways to name it, then what goes with the second.
+    const fn redis_keys(&self) -> [(&'static str, &Option<String>); 4] {
+        [
+            ("url", &self.url),
+            ("connection_string", &self.connection_string),
+            ("redis_type", &self.redis_type),
+            ("sentinel_master", &self.sentinel_master),
+        ]
+    }
+}
+
+/// Whether a text begins as Feast writes servers: with HOST:PORT.
+fn is_list(text: &str) -> bool {
+    let first = text.split(',').next().unwrap_or_default().trim();
+    first.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains(['@', '/']) && port.parse::<u16>().is_ok()
+    })
 }
 
 /// Adds a problem if `url` is none of a Redis server. What else there is to a URL is known to the
 /// client alone.
 fn check_url(url: &str, at: &Place, problems: &mut Problems) {
-    // What the client takes; Valkey is a Redis.
-    const SCHEMES: [&str; 7] = [
-        "redis",
-        "rediss",
-        "redis+unix",
-        "unix",
-        "valkey",
-        "valkeys",
-        "valkey+unix",
-    ];
     const FORM: &str = "write redis://HOST:PORT/DATABASE";
     match url.split_once("://") {
-        Some((scheme, _))
-            if SCHEMES
-                .iter()
-                .any(|known| scheme.eq_ignore_ascii_case(known)) => {}
+        Some((scheme, _)) if is_scheme(&scheme.to_ascii_lowercase()) => {}
         Some((scheme, rest)) => {
             // User and password stand before an `@`, and other secrets in a query.
             let (hidden, rest) = match rest.rsplit_once('@') {
@@ -175,8 +226,21 @@ fn check_url(url: &str, at: &Place, problems: &mut Problems) {
             let message = format!("`{scheme}://{hidden}{shown}` is no Redis URL; {FORM}");
             problems.at(at, message);
         }
+        None if is_list(url) => {}
         // It may be anything, a password too.
         None => problems.at(at, format_args!("a Redis URL has a scheme; {FORM}")),
+    }
+}
+
+/// Whether the client takes a scheme: with TLS, of one server, of a cluster or of sentinels, or a
+/// socket. Valkey is a Redis.
+fn is_scheme(scheme: &str) -> bool {
+    let (name, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+    match kind {
+        "" => matches!(name, "redis" | "rediss" | "valkey" | "valkeys" | "unix"),
+        "cluster" | "sentinel" => matches!(name, "redis" | "rediss" | "valkey" | "valkeys"),
+        "unix" => matches!(name, "redis" | "valkey"),
+        _ => false,
     }
 }
 

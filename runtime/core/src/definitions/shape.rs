@@ -16,7 +16,9 @@ use crate::view::OnError;
 pub struct ProjectFile {
     /// The project's name: a letter or `_`, then letters, digits and `_`.
     pub project: String,
-    /// The folder that holds what was applied.
+    /// Where what was applied is kept: a folder, relative to the feature repository; or an object
+    /// store, where several machines can share it: `s3://BUCKET/PATH`, `gs://BUCKET/PATH` or
+    /// `az://CONTAINER/PATH`.
     #[serde(default = "default_registry")]
     pub registry: String,
     /// Where materialized rows are served from.
@@ -50,6 +52,15 @@ pub struct OnlineStoreShape {
     /// redis: its URL, such as redis://127.0.0.1:6379/0.
     #[serde(default)]
     pub url: Option<String>,
+    /// redis: in place of a URL what Feast has, such as host:6379,password=secret,ssl=true.
+    #[serde(default)]
+    pub connection_string: Option<String>,
+    /// redis, with a connection string: redis, redis_cluster or redis_sentinel.
+    #[serde(default)]
+    pub redis_type: Option<String>,
+    /// redis, with a connection string: what the sentinels call the master.
+    #[serde(default)]
+    pub sentinel_master: Option<String>,
 }
 
 /// The kinds of online store.

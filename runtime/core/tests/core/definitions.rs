@@ -325,6 +325,11 @@ fn the_project_file() {
             "online_store: {type: redis, url: \"redis://${HOST}${HOST}$\"}",
             redis("redis://db:1db:1$"),
         ),
+        (
+            "online_store: {type: redis, connection_string: \"a:1,b:2,ssl=true\", \
+             redis_type: redis_sentinel, sentinel_master: main}",
+            redis("a:1,b:2,ssl=true,redis_type=redis_sentinel,sentinel_master=main"),
+        ),
     ] {
         assert_eq!(
             settings(&format!("project: a\n{text}"))
@@ -332,6 +337,15 @@ fn the_project_file() {
                 .online_store,
             expected
         );
+    }
+    for (written, registry) in [
+        ("applied", "applied"),
+        ("s3://bucket/a b", "s3://bucket/a b"),
+        ("gs://bucket", "gs://bucket"),
+        ("\"az://${HOST}/a\"", "az://db:1/a"),
+    ] {
+        let found = settings(&format!("project: a\nregistry: {written}"));
+        assert_eq!(found.unwrap().registry, registry);
     }
     let issue = crate::repository::SETTINGS;
     assert_eq!(settings(issue).unwrap().project, "flights");
@@ -355,7 +369,9 @@ fn what_is_wrong_with_the_project_file() {
         ),
         (
             "{project: a, online_store: redis}",
-            &["found `redis`, wanted a mapping with path, type, url"],
+            &[
+                "found `redis`, wanted a mapping with connection_string, path, redis_type, sentinel_master, type, url",
+            ],
         ),
         (
             "{project: a, online_store: {type: redis}}",
@@ -366,6 +382,22 @@ fn what_is_wrong_with_the_project_file() {
             &[
                 "`path` belongs to type embedded; a redis store has a `url`",
                 "the environment variable `REDIS_URL` is not set",
+            ],
+        ),
+        (
+            "{project: a, online_store: {type: redis, url: \"redis://a\", connection_string: \"a:1\"}}",
+            &["a redis store has a `url` or a `connection_string`, not both"],
+        ),
+        (
+            "{project: a, online_store: {type: redis, url: \"redis://a\", redis_type: redis}}",
+            &["`redis_type` goes with a `connection_string`; a `url` says it itself"],
+        ),
+        (
+            "{project: a, online_store: {type: redis, connection_string: hunter2, sentinel_master: \"a,b\"}}",
+            &[
+                "`sentinel_master` is one name, without `,` and `=`",
+                "write HOST:PORT, more of them after commas, and then options such as \
+                 password=PASSWORD,ssl=true,db=0",
             ],
         ),
         (
@@ -383,7 +415,7 @@ fn what_is_wrong_with_the_project_file() {
              `_`, at most 100",
                 "`url` belongs to type redis; an embedded store has a `path`",
                 "found a list, wanted text",
-                "unknown key `typ`; valid: path, type, url",
+                "unknown key `typ`; valid: connection_string, path, redis_type, sentinel_master, type, url",
             ],
         ),
         (
@@ -391,11 +423,16 @@ fn what_is_wrong_with_the_project_file() {
             &["the environment variable `NAME` is not set"],
         ),
         (
-            "{project: a, registry: \"s3://bucket/registry\", online_store: {path: \"gs://bucket\"}}",
+            "{project: a, registry: \"hdfs://bucket/registry\", online_store: {path: \"gs://bucket\"}}",
             &[
-                "`gs://`: only sources can lie in an object store yet; write a path of a folder",
-                "`s3://`: only sources can lie in an object store yet; write a path of a folder",
+                "`gs://`: an embedded store lies in a folder of this machine; write its path",
+                "`hdfs://`: there is no such object store; a registry lies at a path, or at a URL \
+             that begins with s3://, s3a://, gs://, az://, abfs://, abfss://",
             ],
+        ),
+        (
+            "{project: a, registry: \"gs:///registry\"}",
+            &["`gs:///registry` names no bucket; write gs://BUCKET/PATH"],
         ),
         (
             "{project: !name a, registry: 9223372036854775808, online_store: {type: redis, url: !url x}}",
@@ -442,6 +479,9 @@ fn a_redis_url_is_one_and_no_message_holds_its_password() {
         "redis+unix:///run/redis.sock",
         "unix:///run/redis.sock",
         "valkey://db",
+        "rediss+cluster://a:1,b:2",
+        "redis+sentinel://a,b/main/0",
+        "a:6379,b:6379,password=secret,redis_type=redis_cluster",
     ] {
         assert!(settings(&file(url)).is_ok(), "{url}");
     }
@@ -453,6 +493,8 @@ fn a_redis_url_is_one_and_no_message_holds_its_password() {
             "`http://…@x/y` is no Redis URL",
         ),
         ("://x", "`://x` is no Redis URL"),
+        ("redis+x://db", "`redis+x://db` is no Redis URL"),
+        ("rediss+unix:///db", "`rediss+unix:///db` is no Redis URL"),
         ("me:secret@db:6379", "a Redis URL has a scheme"),
         ("", "a Redis URL has a scheme"),
     ] {

@@ -17,7 +17,9 @@ use unskew_core::sample::Sample;
 
 use crate::error::OnlineError;
 use crate::key::ViewKey;
-use crate::store::{Held, OnlineStore, PutSummary, StoredRow, ViewState, Wanted, check_sizes};
+use crate::store::{
+    Held, OnlineStore, PutSummary, StoreHealth, StoredRow, ViewState, Wanted, check_sizes,
+};
 use environment::Environment;
 use layout::Kind;
 
@@ -221,9 +223,24 @@ impl OnlineStore for EmbeddedStore {
         .await
     }
 
+    async fn remove_view(&self, view: &ViewKey) -> Result<u64, OnlineError> {
+        let prefixes = [Kind::State, Kind::Row].map(|kind| layout::view_prefix(kind, view));
+        self.writing(move |environment| {
+            let [states, rows] = prefixes;
+            let rows = remove(environment, &rows)?;
+            remove(environment, &states)?;
+            Ok(rows)
+        })
+        .await
+    }
+
     async fn ping(&self) -> Result<(), OnlineError> {
         self.blocking(|environment| environment.read().map(drop))
             .await
+    }
+
+    fn health(&self) -> StoreHealth {
+        StoreHealth::default()
     }
 }
 

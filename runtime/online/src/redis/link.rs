@@ -1,68 +1,94 @@
-//! A connection to Redis that comes back.
+//! The connections to one server, and what becomes of a call when they fail.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, RedisResult,
-    ServerErrorKind,
-};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::Mutex;
 
+use super::address::Knobs;
+use super::backoff::Backoff;
+use super::breaker::Breaker;
+use super::dial::{Dialer, Target};
 use crate::error::OnlineError;
+use crate::store::{Circuit, StoreHealth};
 
-/// How long to wait for a connection.
-const CONNECT: Duration = Duration::from_secs(1);
-/// How long to wait for an answer.
-const RESPONSE: Duration = Duration::from_secs(2);
+/// The first wait before a probe. A circuit may have opened for a moment's reason.
+const FIRST_PROBE: Duration = Duration::from_millis(10);
+/// The longest wait before a probe: service is to be back within a second after the server is.
+const LONGEST_PROBE: Duration = Duration::from_millis(500);
 
-/// One multiplexed connection, made when it is first needed and again when it is lost.
+/// Multiplexed connections to a server, made when they are first needed and again when they are
+/// lost.
 ///
-/// The client's own connection manager was not taken: after an outage it answers the first call
-/// with the failure of an attempt that lies in the past, and it keeps a connection whose peer went
-/// silent.
+/// - A call whose connection is lost is made once more over a new one. A server that restarted
+///   between two calls is not noticed.
+/// - A call that is not answered in time fails. If its connection answered nobody meanwhile, the
+///   connection is given up and the call counts as a failure of the server; else it was slow, and
+///   the connection stays. An answer that comes late has nobody who waits for it: answers are in
+///   the order of the calls, and the place of a call that was given up is kept.
+/// - After some failures in a row the [`Breaker`] turns calls away, and a task probes the server.
 pub(super) struct Link {
-    client: Client,
-    config: AsyncConnectionConfig,
+    target: Target,
+    dialer: Dialer,
     address: String,
-    current: Mutex<Current>,
-    /// How many attempts to connect have ended.
-    attempts: AtomicU64,
+    pool: Box<[Slot]>,
+    turn: AtomicUsize,
+    breaker: Arc<Breaker>,
+    reconnects: AtomicU64,
 }
 
+/// The place of a connection.
 #[derive(Default)]
-struct Current {
-    connection: Option<MultiplexedConnection>,
-    /// Which of the connections it is.
-    generation: u64,
-    /// Why the last attempt failed.
-    failure: Option<RedisError>,
+struct Slot {
+    live: ArcSwapOption<Live>,
+    /// Held by who makes the connection; others wait for what comes of it. How many attempts have
+    /// ended is counted, so that they can tell.
+    dialing: Mutex<()>,
+    attempts: AtomicU64,
+    failure: ArcSwapOption<OnlineError>,
+    /// How many connections there have been.
+    made: AtomicU64,
+}
+
+struct Live {
+    connection: MultiplexedConnection,
+    answers: AtomicU64,
+}
+
+/// What is sent.
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    One(&'a Cmd),
+    Many(&'a Pipeline),
+}
+
+impl Request<'_> {
+    async fn send(self, mut connection: MultiplexedConnection) -> RedisResult<Vec<Value>> {
+        match self {
+            Self::One(command) => Ok(vec![connection.send_packed_command(command).await?]),
+            Self::Many(pipeline) => {
+                let count = pipeline.len();
+                connection.send_packed_commands(pipeline, 0, count).await
+            }
+        }
+    }
 }
 
 impl Link {
-    /// A link to the server that `url` names. Nothing is sent yet.
-    pub(super) fn new(url: &str) -> Result<Self, OnlineError> {
-        const FORM: &str = "write redis://[[user]:password@]host[:port][/database]";
-        // Nothing that the client says about a URL is repeated: it might hold the password.
-        let invalid = |what: &str| OnlineError::Settings(format!("{what}; {FORM}"));
-        if url.starts_with("rediss:") || url.starts_with("valkeys:") {
-            return Err(invalid("this version connects to Redis without TLS only"));
-        }
-        let info = url
-            .into_connection_info()
-            .map_err(|_| invalid("the URL of the Redis server is none"))?;
-        let address = info.addr().to_string();
-        let client =
-            Client::open(info).map_err(|_| invalid("the URL of the Redis server is none"))?;
-        Ok(Self {
-            client,
-            config: AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(CONNECT))
-                .set_response_timeout(Some(RESPONSE)),
+    /// A link to `target`, which is shown to a person as `address`. Nothing is sent yet.
+    pub(super) fn new(target: Target, dialer: Dialer, address: String, knobs: &Knobs) -> Arc<Self> {
+        Arc::new(Self {
+            target,
+            dialer,
             address,
-            current: Mutex::default(),
-            attempts: AtomicU64::new(0),
+            pool: (0..knobs.connections).map(|_| Slot::default()).collect(),
+            turn: AtomicUsize::new(0),
+            breaker: Arc::new(Breaker::new(knobs.failures)),
+            reconnects: AtomicU64::new(0),
         })
     }
 
@@ -71,85 +97,192 @@ impl Link {
         &self.address
     }
 
-    /// Does `operation`, which must bear being done twice: it is done once more over a new
-    /// connection if the first is lost.
-    pub(super) async fn run<T, F>(
-        &self,
-        operation: impl Fn(MultiplexedConnection) -> F + Send,
-    ) -> Result<T, OnlineError>
-    where
-        F: Future<Output = RedisResult<T>> + Send,
-    {
+    pub(super) fn health(&self) -> StoreHealth {
+        let open = |slot: &&Slot| slot.live.load().is_some();
+        StoreHealth {
+            circuit: self.breaker.circuit(),
+            connections: self.pool.iter().filter(open).count() as u64,
+            reconnects: self.reconnects.load(Ordering::Relaxed),
+            failures: self.breaker.failures(),
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.breaker.circuit() != Circuit::Closed
+    }
+
+    /// The answer to one command, which may be an error of the server.
+    pub(super) async fn one(self: &Arc<Self>, command: &Cmd) -> Result<Value, OnlineError> {
+        let mut answers = self.run(Request::One(command)).await?;
+        answers.pop().ok_or_else(|| self.garbled())
+    }
+
+    /// The answers to the commands of a pipeline, of which each may be an error of the server.
+    pub(super) async fn many(
+        self: &Arc<Self>,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Value>, OnlineError> {
+        let answers = self.run(Request::Many(pipeline)).await?;
+        if answers.len() != pipeline.len() {
+            return Err(self.garbled());
+        }
+        Ok(answers)
+    }
+
+    /// Lets go of all connections, so that the next call looks for the master anew; `false` if
+    /// that would lead to the same server.
+    pub(super) fn look_again(&self) -> bool {
+        if self.target.may_move() {
+            for slot in &self.pool {
+                slot.live.store(None);
+            }
+        }
+        self.target.may_move()
+    }
+
+    /// The answers to a request, which must bear being done twice.
+    async fn run(self: &Arc<Self>, request: Request<'_>) -> Result<Vec<Value>, OnlineError> {
         let mut again = true;
         loop {
-            let (connection, generation) = self.connection().await?;
-            let error = match operation(connection).await {
-                Ok(value) => return Ok(value),
+            self.admit()?;
+            let slot = self.slot();
+            let live = self.live(slot).await?;
+            let before = live.answers.load(Ordering::Relaxed);
+            let error = match request.send(live.connection.clone()).await {
+                Ok(value) => {
+                    live.answers.fetch_add(1, Ordering::Relaxed);
+                    self.breaker.succeeded();
+                    return Ok(value);
+                }
                 Err(error) => error,
             };
-            // A peer that did not answer in time may never do: the next call connects anew.
-            let lost = error.is_io_error() || error.is_unrecoverable_error();
-            if lost {
-                self.forget(generation).await;
+            let failure = self.failed(&error);
+            if !error.is_io_error() && !error.is_unrecoverable_error() {
+                return Err(failure);
             }
-            if !lost || error.is_timeout() || !again {
-                return Err(self.failed(&error));
+            let timeout = error.is_timeout();
+            if timeout && live.answers.load(Ordering::Relaxed) != before {
+                return Err(failure);
+            }
+            slot.discard(&live);
+            if timeout || !again {
+                self.count(failure.clone());
+                return Err(failure);
             }
             again = false;
         }
     }
 
+    /// The next connection's place.
+    fn slot(&self) -> &Slot {
+        match &*self.pool {
+            [one] => one,
+            pool => &pool[self.turn.fetch_add(1, Ordering::Relaxed) % pool.len()],
+        }
+    }
+
     /// The connection, which is made if there is none. Those who wait while another makes it share
     /// what comes of it, so that a server that is down costs a request one timeout at most.
-    async fn connection(&self) -> Result<(MultiplexedConnection, u64), OnlineError> {
-        let attempts = self.attempts.load(Ordering::Acquire);
-        let mut current = self.current.lock().await;
-        if let Some(connection) = &current.connection {
-            return Ok((connection.clone(), current.generation));
+    async fn live(self: &Arc<Self>, slot: &Slot) -> Result<Arc<Live>, OnlineError> {
+        if let Some(live) = slot.live.load_full() {
+            return Ok(live);
         }
-        if let Some(failure) = &current.failure
-            && self.attempts.load(Ordering::Acquire) != attempts
+        let attempts = slot.attempts.load(Ordering::Acquire);
+        let _dialing = slot.dialing.lock().await;
+        if let Some(live) = slot.live.load_full() {
+            return Ok(live);
+        }
+        self.admit()?;
+        if slot.attempts.load(Ordering::Acquire) != attempts
+            && let Some(failure) = slot.failure.load_full()
         {
-            return Err(self.failed(failure));
+            return Err((*failure).clone());
         }
-        let made = self
-            .client
-            .get_multiplexed_async_connection_with_config(&self.config)
-            .await;
-        self.attempts.fetch_add(1, Ordering::Release);
-        match made {
-            Ok(connection) => {
-                current.failure = None;
-                current.generation += 1;
-                current.connection = Some(connection.clone());
-                Ok((connection, current.generation))
-            }
+        let dialed = self.target.dial(&self.dialer).await;
+        slot.attempts.fetch_add(1, Ordering::Release);
+        match dialed {
+            Ok(connection) => Ok(self.install(slot, connection)),
             Err(error) => {
-                let failed = self.failed(&error);
-                current.failure = Some(error);
-                Err(failed)
+                let failure = self.failed(&error);
+                slot.failure.store(Some(Arc::new(failure.clone())));
+                self.count(failure.clone());
+                Err(failure)
             }
         }
     }
 
-    /// Lets go of a connection, unless another has replaced it.
-    async fn forget(&self, generation: u64) {
-        let mut current = self.current.lock().await;
-        if current.generation == generation {
-            current.connection = None;
+    fn install(&self, slot: &Slot, connection: MultiplexedConnection) -> Arc<Live> {
+        let live = Arc::new(Live {
+            connection,
+            answers: AtomicU64::new(0),
+        });
+        slot.failure.store(None);
+        slot.live.store(Some(Arc::clone(&live)));
+        if slot.made.fetch_add(1, Ordering::Relaxed) > 0 {
+            self.reconnects.fetch_add(1, Ordering::Relaxed);
+        }
+        live
+    }
+
+    /// Turns a call away while the circuit is open.
+    fn admit(self: &Arc<Self>) -> Result<(), OnlineError> {
+        match self.breaker.turned_away() {
+            None => Ok(()),
+            Some(error) => {
+                self.probe();
+                Err(error)
+            }
         }
     }
 
-    fn failed(&self, error: &RedisError) -> OnlineError {
+    fn count(self: &Arc<Self>, failure: OnlineError) {
+        if self.breaker.failed(failure) {
+            self.probe();
+        }
+    }
+
+    /// Sees to it that somebody probes the server until it is there again, or nobody wants it any
+    /// more.
+    fn probe(self: &Arc<Self>) {
+        let Some(probe) = self.breaker.probe() else {
+            return;
+        };
+        let link = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut backoff = Backoff::new(FIRST_PROBE, LONGEST_PROBE);
+            loop {
+                let wait = backoff.next();
+                probe.waits(wait);
+                tokio::time::sleep(wait).await;
+                let Some(link) = link.upgrade() else {
+                    return;
+                };
+                probe.tries();
+                match link.target.dial(&link.dialer).await {
+                    Ok(connection) => {
+                        // Others may have gone silent with the server and not have been noticed.
+                        for slot in &link.pool {
+                            slot.live.store(None);
+                        }
+                        link.install(&link.pool[0], connection);
+                        return probe.succeeded();
+                    }
+                    Err(error) => probe.failed(link.failed(&error)),
+                }
+            }
+        });
+    }
+
+    /// What an error of the client or of the server means to who called.
+    pub(super) fn failed(&self, error: &RedisError) -> OnlineError {
         let store = self.address.clone();
         let reason = error.to_string();
-        let kind = error.kind();
         // Redis has no kind of its own for "OOM command not allowed when used memory > maxmemory".
         if error.code() == Some("OOM") || reason.contains("OOM command not allowed") {
             return OnlineError::Full { store, reason };
         }
-        match kind {
-            ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => {
+        match error.kind() {
+            ErrorKind::Io => {
                 let reason = if error.is_timeout() {
                     "it did not answer in time".to_owned()
                 } else {
@@ -164,7 +297,34 @@ impl Link {
                 | ServerErrorKind::TryAgain
                 | ServerErrorKind::ReadOnly,
             ) => OnlineError::Unavailable { store, reason },
-            _ => OnlineError::Refused { store, reason },
+            ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => {
+                OnlineError::Refused {
+                    store,
+                    reason: format!("{reason}; it is one of a cluster: name it redis+cluster://"),
+                }
+            }
+            _ => match error.code() {
+                // A server that waits too long for a script, or for its master, or its replicas.
+                Some("BUSY" | "MASTERDOWN" | "NOREPLICAS") => {
+                    OnlineError::Unavailable { store, reason }
+                }
+                _ => OnlineError::Refused { store, reason },
+            },
         }
+    }
+
+    /// An answer that cannot be one to what was asked.
+    pub(super) fn garbled(&self) -> OnlineError {
+        OnlineError::Refused {
+            store: self.address.clone(),
+            reason: "its answer is not of the form that was asked for".to_owned(),
+        }
+    }
+}
+
+impl Slot {
+    /// Lets go of a connection, unless another has replaced it.
+    fn discard(&self, live: &Arc<Live>) {
+        self.live.compare_and_swap(live, None);
     }
 }
