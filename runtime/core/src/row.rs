@@ -5,15 +5,19 @@
 //! ```text
 //! event    8 bytes   microseconds, biased by 2^63, big-endian
 //! created  8 bytes   likewise; all zero where there is none
-//! format   1 byte    FORMAT
+//! kind     1 byte    0: pushed, and in no source; 1: of the source; 2: deleted, nothing follows
 //! validity ⌈n/8⌉     bit i (least significant first) is set where feature i is not null
 //! values   …         of each feature that is not null, in the view's order:
 //!                    bool 1 byte; numbers and timestamps little-endian;
 //!                    string, bytes: length as u32 LE, then the bytes;
 //!                    list: length as u32 LE, its validity bitmap, then the items that are not null
+//! checksum 4 bytes   CRC-32 (IEEE 802.3) of all before it, little-endian
 //! ```
 //!
 //! so that comparing two rows of one view as unsigned bytes compares (event, created, encoded row).
+//! The kinds are ordered such that, of rows of one event and created timestamp, that of the source
+//! replaces one that was only pushed, and a deletion replaces both.
+//!
 //! The view digest, which is in a stored row's key, names the schema.
 
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveBuilder, TimestampMicrosecondArray};
@@ -22,11 +26,37 @@ use arrow::datatypes::{Float32Type, Float64Type, Int32Type, Int64Type, Timestamp
 use crate::builder::{Builder, Scalars};
 use crate::types::{DataType, ScalarType, UTC};
 
-/// The version of the layout. It grows with every change, and is part of every view digest.
-pub const FORMAT: u32 = 1;
+/// The version of the layout. It grows with every change that gives the bytes of a source's row
+/// another meaning, and is part of every view digest.
+pub const FORMAT: u32 = 2;
 
-/// The length of a row's header: event, created, format.
+/// The length of a row's header: event, created, kind.
 const HEADER: usize = 17;
+
+/// The length of a row's checksum.
+const CHECKSUM: usize = 4;
+
+/// Where a stored row comes from: its 17th byte. A greater one wins at equal timestamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// It was pushed online only: no source has it, and no training set will.
+    OnlineOnly = 0,
+    /// It is in the view's source.
+    Source = 1,
+    /// It stands for a deletion: whatever was before it is gone.
+    Deleted = 2,
+}
+
+impl Kind {
+    const fn of(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::OnlineOnly),
+            1 => Some(Self::Source),
+            2 => Some(Self::Deleted),
+            _ => None,
+        }
+    }
+}
 
 /// Bytes that are no row of the schema with which they were read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +78,7 @@ fn biased(micros: i64) -> [u8; 8] {
     (micros.cast_unsigned() ^ (1 << 63)).to_be_bytes()
 }
 
-/// Appends the stored form of row `row` of `features` to `out`.
+/// Appends the stored form of row `row` of `features`, a row of the source, to `out`.
 ///
 /// `features` are of the view's feature types, in their order.
 pub fn encode(
@@ -58,15 +88,68 @@ pub fn encode(
     created: Option<i64>,
     out: &mut Vec<u8>,
 ) {
+    encode_of_kind(Kind::Source, features, row, event, created, out);
+}
+
+/// As [`encode`], of a row that is in no source.
+pub fn encode_online_only(
+    features: &[ArrayRef],
+    row: usize,
+    event: i64,
+    created: Option<i64>,
+    out: &mut Vec<u8>,
+) {
+    encode_of_kind(Kind::OnlineOnly, features, row, event, created, out);
+}
+
+fn encode_of_kind(
+    kind: Kind,
+    features: &[ArrayRef],
+    row: usize,
+    event: i64,
+    created: Option<i64>,
+    out: &mut Vec<u8>,
+) {
+    let start = out.len();
     out.extend(biased(event));
     // The least value stands for none: i64::MIN lies outside of time, so it is no timestamp.
     out.extend(biased(created.unwrap_or(i64::MIN)));
-    out.push(FORMAT as u8);
+    out.push(kind as u8);
     encode_validity(out, features.len(), |feature| {
         features[feature].is_valid(row)
     });
     for feature in features.iter().filter(|feature| feature.is_valid(row)) {
         encode_value(feature, row, out);
+    }
+    let checksum = crc32fast::hash(&out[start..]);
+    out.extend(checksum.to_le_bytes());
+}
+
+/// The stored form of a deletion at the instant `event`: greater than every row of that instant or
+/// before, and less than every row after it.
+pub fn deleted(event: i64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER + CHECKSUM);
+    out.extend(biased(event));
+    out.extend(biased(i64::MAX));
+    out.push(Kind::Deleted as u8);
+    let checksum = crc32fast::hash(&out);
+    out.extend(checksum.to_le_bytes());
+    out
+}
+
+/// A stored row without its checksum.
+fn checked(bytes: &[u8]) -> Result<&[u8], DamagedRow> {
+    let damaged = |what| DamagedRow {
+        length: bytes.len(),
+        what,
+    };
+    let (content, checksum) = bytes
+        .split_last_chunk::<CHECKSUM>()
+        .ok_or(damaged("it ends within its header"))?;
+    if crc32fast::hash(content) == u32::from_le_bytes(*checksum) {
+        Ok(content)
+    } else {
+        Err(damaged("its checksum is that of other bytes"))
     }
 }
 
@@ -116,6 +199,18 @@ fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 /// # Errors
 /// The row is shorter than a header, or of another format.
 pub fn timestamps(bytes: &[u8]) -> Result<(i64, Option<i64>), DamagedRow> {
+    header(bytes).map(|(event, created, _)| (event, created))
+}
+
+/// Where a stored row comes from.
+///
+/// # Errors
+/// The row is shorter than a header, or of another format.
+pub fn kind(bytes: &[u8]) -> Result<Kind, DamagedRow> {
+    header(bytes).map(|(_, _, kind)| kind)
+}
+
+fn header(bytes: &[u8]) -> Result<(i64, Option<i64>, Kind), DamagedRow> {
     let damaged = |what| DamagedRow {
         length: bytes.len(),
         what,
@@ -128,13 +223,11 @@ pub fn timestamps(bytes: &[u8]) -> Result<(i64, Option<i64>), DamagedRow> {
         Ok((u64::from_be_bytes(raw) ^ (1 << 63)).cast_signed())
     };
     let (event, created) = (unbiased()?, unbiased()?);
-    match reader.fixed::<1>() {
-        Some([format]) if u32::from(format) == FORMAT => {
-            Ok((event, (created != i64::MIN).then_some(created)))
-        }
-        Some(_) => Err(damaged("it is of another format")),
-        None => Err(damaged("it ends within its header")),
-    }
+    let [kind] = reader
+        .fixed::<1>()
+        .ok_or(damaged("it ends within its header"))?;
+    let kind = Kind::of(kind).ok_or(damaged("it is of another format"))?;
+    Ok((event, (created != i64::MIN).then_some(created), kind))
 }
 
 /// Turns stored rows back into columns.
@@ -179,31 +272,31 @@ impl Decoder {
         }
     }
 
-    /// Adds a row, or a row of nulls.
+    /// Adds a row, or a row of nulls; says whether there is a row: a deletion is none.
     ///
     /// # Errors
     /// The bytes are no row of the schema. The decoder is not to be used after that.
-    pub fn push(&mut self, row: Option<&[u8]>) -> Result<(), DamagedRow> {
+    pub fn push(&mut self, row: Option<&[u8]>) -> Result<bool, DamagedRow> {
         let Some(bytes) = row else {
-            self.events.append_null();
-            self.created.append_null();
-            for builder in self
-                .columns
-                .iter_mut()
-                .filter_map(|column| column.wanted.as_mut())
-            {
-                builder.null();
-            }
-            return Ok(());
+            self.push_nulls();
+            return Ok(false);
         };
         let damaged = |what| DamagedRow {
             length: bytes.len(),
             what,
         };
-        let (event, created) = timestamps(bytes)?;
+        let content = checked(bytes)?;
+        let (event, created, kind) = header(content)?;
+        if kind == Kind::Deleted {
+            if content.len() > HEADER {
+                return Err(damaged("it goes on after its deletion"));
+            }
+            self.push_nulls();
+            return Ok(false);
+        }
         self.events.append_value(event);
         self.created.append_option(created);
-        let mut reader = Reader(&bytes[HEADER..]);
+        let mut reader = Reader(&content[HEADER..]);
         let validity = reader
             .take(self.columns.len().div_ceil(8))
             .ok_or(damaged("it ends within its validity bitmap"))?;
@@ -217,9 +310,21 @@ impl Decoder {
             }
         }
         if reader.0.is_empty() {
-            Ok(())
+            Ok(true)
         } else {
             Err(damaged("it goes on after its last value"))
+        }
+    }
+
+    fn push_nulls(&mut self) {
+        self.events.append_null();
+        self.created.append_null();
+        for builder in self
+            .columns
+            .iter_mut()
+            .filter_map(|column| column.wanted.as_mut())
+        {
+            builder.null();
         }
     }
 

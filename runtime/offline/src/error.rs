@@ -8,8 +8,11 @@ use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use unskew_core::text::list;
 use unskew_core::values::ValueError;
-use unskew_core::view::STORE_SCHEMES;
 use unskew_engine::{EvaluateError, ViewRowsError, ViewRunnerError};
+use unskew_objects::StoreProblem;
+
+use crate::append::AppendProblem;
+use crate::compact::CompactProblem;
 
 /// An error of the offline side: of a source, of entity rows, of a transformation, or of a file.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +25,24 @@ pub enum OfflineError {
         name: String,
         /// What is wrong.
         problem: Box<SourceProblem>,
+    },
+
+    /// Rows cannot be appended to a source.
+    #[error("source `{name}`: {problem}")]
+    Append {
+        /// The source.
+        name: String,
+        /// What is wrong.
+        problem: Box<AppendProblem>,
+    },
+
+    /// Files of a source cannot be merged.
+    #[error("source `{name}`: {problem}")]
+    Compact {
+        /// The source.
+        name: String,
+        /// What is wrong.
+        problem: Box<CompactProblem>,
     },
 
     /// An object store cannot be used as a path says.
@@ -265,80 +286,6 @@ pub enum SourceProblem {
     },
 }
 
-/// Why an object store cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreProblem {
-    /// A URL of something else.
-    #[error(
-        "there is no object store `{scheme}://`; write a path, or a URL that begins with {}",
-        list(STORE_SCHEMES.map(|scheme| format!("{scheme}://")))
-    )]
-    UnknownScheme {
-        /// What stands before the `://`.
-        scheme: String,
-    },
-    /// A URL that ends too early.
-    #[error("it names no bucket; a URL is SCHEME://BUCKET/PATH")]
-    NoBucket,
-    /// A path that no object has.
-    #[error("what follows the bucket is no key: {reason}")]
-    InvalidKey {
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// An option that no store has.
-    #[error(
-        "there is no option `{option}` of object stores; options are called like the variables of \
-         the environment, such as aws_region, google_service_account, azure_storage_account_name"
-    )]
-    UnknownOption {
-        /// Its name.
-        option: String,
-    },
-    /// Options or variables of the environment that are missing or contradict each other.
-    #[error("the object store cannot be set up: {reason}")]
-    Setup {
-        /// What the library says.
-        reason: String,
-    },
-    /// There is no such bucket, or container.
-    #[error("there is no bucket `{bucket}`, or it belongs to another account, region or endpoint")]
-    NoSuchBucket {
-        /// The bucket.
-        bucket: String,
-    },
-    /// The store knows who asks, and refuses; or it does not know.
-    #[error("access is denied: {reason}; credentials come from {wanted}")]
-    Denied {
-        /// What the store says.
-        reason: String,
-        /// Where credentials come from.
-        wanted: &'static str,
-    },
-    /// There are no credentials to ask with.
-    #[error(
-        "there are no credentials, and the machine gets none from a cloud that it runs in; set \
-         {wanted}"
-    )]
-    NoCredentials {
-        /// Where credentials come from.
-        wanted: &'static str,
-    },
-    /// An endpoint without TLS, which nobody allowed.
-    #[error("the endpoint has no TLS (http://); set {option}=true to allow that")]
-    NoTls {
-        /// The variable of the environment that allows it.
-        option: &'static str,
-    },
-    /// The store cannot be reached, or fails.
-    #[error("the object store does not answer as it should: {reason}")]
-    Failed {
-        /// What the store, or the network, says.
-        reason: String,
-    },
-}
-
 /// What is wrong with entity rows.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -440,6 +387,20 @@ impl From<OfflineError> for DataFusionError {
 impl OfflineError {
     pub(crate) fn source(name: &str, problem: SourceProblem) -> Self {
         Self::Source {
+            name: name.to_owned(),
+            problem: Box::new(problem),
+        }
+    }
+
+    pub(crate) fn append(name: &str, problem: AppendProblem) -> Self {
+        Self::Append {
+            name: name.to_owned(),
+            problem: Box::new(problem),
+        }
+    }
+
+    pub(crate) fn compact(name: &str, problem: CompactProblem) -> Self {
+        Self::Compact {
             name: name.to_owned(),
             problem: Box::new(problem),
         }

@@ -33,6 +33,8 @@
     allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")
 )]
 
+mod append;
+mod compact;
 mod entity_chunks;
 mod entity_csv;
 mod entity_ipc;
@@ -46,12 +48,14 @@ mod footers;
 mod hive;
 mod join;
 mod joined;
+mod key_history;
 mod latest;
 mod objects;
 mod offline;
 mod output;
 mod plan;
 mod progress;
+mod replaced;
 mod sample;
 mod scan;
 mod schema;
@@ -60,12 +64,15 @@ mod stores;
 mod training_set;
 mod view_rows;
 
+pub use append::{AppendProblem, Appender, PushedRows, RowProblem, SourceRows};
+pub use compact::{Compact, CompactProblem, Compacted, MergedFile};
 pub use entity_rows::EntityRows;
 pub use entity_source::{EntityRange, EntitySource};
-pub use error::{EntityRowsProblem, OfflineError, SourceProblem, StoreProblem};
+pub use error::{EntityRowsProblem, OfflineError, SourceProblem};
 pub use evaluate::{EvaluateExec, JoinedExec};
 pub use join::PointInTimeJoinExec;
 pub use joined::{EvaluatedRows, JoinedRows};
+pub use key_history::{FileRows, KeyHistory};
 pub use latest::{LatestRows, LatestRowsRequest, RowSink};
 pub use offline::{Components, Offline, Settings};
 pub use output::{COMPONENTS, Compression, Output, PLAN, PLAN_DIGEST, Target, plan_file};
@@ -73,4 +80,5 @@ pub use progress::Progress;
 pub use scan::ScanExec;
 pub use selection::{Covered, Selection};
 pub use training_set::{OutputSummary, Summary, TrainingSetRequest};
+pub use unskew_objects::StoreProblem;
 pub use view_rows::ViewRowsExec;

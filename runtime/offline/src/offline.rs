@@ -1,6 +1,7 @@
 //! What all offline work shares: the feature repository's folder and DataFusion's settings.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,15 +15,19 @@ use unskew_core::view::{Partition, Source, View};
 use unskew_engine::{Component, ViewRunner};
 
 use crate::error::OfflineError;
-use crate::files::{local_files, source_files};
+use crate::files::{SourceFile, local_files, source_files};
 use crate::footers::footers;
 use crate::progress::Progress;
+use crate::replaced;
 use crate::scan::{Scan, ScanExec, Wanted, column_as_stored, wanted_types};
 use crate::schema::{FileSchema, merged_schema};
 use crate::view_rows::ViewRowsExec;
 
 /// How many rows are read, transformed and evaluated at a time: those of one call of a component.
 pub(crate) const CHUNK_ROWS: usize = 8_192;
+
+/// How often files are listed before one that is gone is an error.
+const LISTINGS: usize = 4;
 
 const MOST_PARTITIONS: NonZero<usize> = NonZero::new(256).unwrap();
 
@@ -203,16 +208,50 @@ impl Offline {
             .await
     }
 
-    /// The files at `path`, of the source `name`, with their footers.
+    /// The files at `path`, of the source `name`, with their footers; without those that another
+    /// replaces.
     pub(crate) async fn files(
         &self,
         name: &str,
         path: &str,
         partition: Option<&Partition>,
     ) -> Result<Vec<FileSchema>, OfflineError> {
+        let files = self.listed(name, path, partition).await?;
+        Ok(replaced::told(files)?.counting)
+    }
+
+    /// All files at `path`, those too that another replaces.
+    ///
+    /// They are listed again where a file has gone since: somebody deletes what is replaced, and
+    /// what replaces it may be none of the first list.
+    pub(crate) async fn listed(
+        &self,
+        name: &str,
+        path: &str,
+        partition: Option<&Partition>,
+    ) -> Result<Vec<FileSchema>, OfflineError> {
         let options = &self.settings.object_store;
-        let files = source_files(&self.root, name, path, partition, options).await?;
-        footers(&self.context, files).await
+        let list = || source_files(&self.root, name, path, partition, options);
+        let is_gone = |error: &OfflineError| matches!(error, OfflineError::Io { error, .. } if error.kind() == ErrorKind::NotFound);
+        let paths = |files: &[SourceFile]| -> Vec<PathBuf> {
+            files.iter().map(|file| file.path.clone()).collect()
+        };
+        for _ in 1..LISTINGS {
+            let files = match list().await {
+                Err(error) if is_gone(&error) => continue,
+                files => files?,
+            };
+            let before = paths(&files);
+            let error = match footers(&self.context, files).await {
+                Ok(files) => return Ok(files),
+                Err(error) => error,
+            };
+            match list().await {
+                Ok(after) if paths(&after) == before => return Err(error),
+                _ => {}
+            }
+        }
+        footers(&self.context, list().await?).await
     }
 
     /// The files of the source, as they are on the disk: links followed. Of a source in an object

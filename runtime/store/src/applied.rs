@@ -35,20 +35,12 @@ pub struct Applied {
 }
 
 impl Applied {
-    pub(crate) fn load(
+    pub(crate) async fn load(
         store: &FeatureStore,
         registry: &Registry,
         state: State,
     ) -> Result<Self, StoreError> {
-        let mut components = BTreeMap::new();
-        for digest in state.project.components() {
-            let bytes = registry.component(&digest)?;
-            let engine = store.engine()?;
-            let component = engine
-                .load(&bytes)
-                .map_err(|source| StoreError::Component { digest, source })?;
-            components.insert(digest, component);
-        }
+        let components = store.loaded(registry, state.project.components()).await?;
         Ok(Self { state, components })
     }
 

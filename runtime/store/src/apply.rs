@@ -104,7 +104,7 @@ impl FeatureStore {
     /// # Errors
     /// As `apply`.
     pub async fn plan(&self, watch: &dyn ApplyWatch) -> Result<Changes, StoreError> {
-        let current = self.registry()?.current()?;
+        let current = self.registry()?.current().await?;
         let resolved = self.resolve(current.as_ref(), watch).await?;
         Ok(changes(current.as_ref(), &resolved.project))
     }
@@ -117,16 +117,19 @@ impl FeatureStore {
     /// nothing is changed then.
     pub async fn apply(&self, watch: &dyn ApplyWatch) -> Result<Changes, StoreError> {
         let registry = self.registry()?;
-        let mut current = registry.current()?;
+        let mut current = registry.current().await?;
         let resolved = self.resolve(current.as_ref(), watch).await?;
         let components: Vec<Bytes> = resolved.components.into_values().collect();
         for _ in 0..ATTEMPTS {
             let changes = changes(current.as_ref(), &resolved.project);
             if !changes.any() {
-                registry.restore(&components)?;
+                registry.restore(&components).await?;
                 return Ok(changes);
             }
-            match registry.commit(current.as_ref(), &resolved.project, &components) {
+            let committed = registry
+                .commit(current.as_ref(), &resolved.project, &components)
+                .await;
+            match committed {
                 Ok(state) => {
                     return Ok(Changes {
                         state: state.number,
@@ -134,7 +137,7 @@ impl FeatureStore {
                     });
                 }
                 // Somebody else was first: what changes is what differs from theirs.
-                Err(RegistryError::Conflict { .. }) => current = registry.current()?,
+                Err(RegistryError::Conflict { .. }) => current = registry.current().await?,
                 Err(error) => return Err(error.into()),
             }
         }

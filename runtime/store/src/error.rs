@@ -104,6 +104,35 @@ pub enum StoreError {
         /// What there is.
         valid: String,
     },
+    /// A source that was named is none.
+    #[error("no source `{name}`; there are: {valid}")]
+    UnknownSource {
+        /// What was named.
+        name: String,
+        /// What there is.
+        valid: String,
+    },
+    /// Rows went to their source, and not all of them online.
+    #[error(
+        "the rows are in `{}`, and not all of them are online: {source}; push them again, which \
+         changes nothing of what is there already", files.join("`, `")
+    )]
+    OfflineAlone {
+        /// The files that hold them.
+        files: Vec<String>,
+        /// Why.
+        source: Box<StoreError>,
+    },
+    /// The join keys of a deletion are not those of its view.
+    #[error("view `{view}` has the join keys {wanted}, and {found} were given; none may be null")]
+    Keys {
+        /// The view.
+        view: String,
+        /// Its join keys, with their types.
+        wanted: String,
+        /// What was given.
+        found: String,
+    },
     /// An alias was named where a view is meant.
     #[error("`{name}` is an alias; its rows are those of view `{view}`: name that")]
     AliasNamed {

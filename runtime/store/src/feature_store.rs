@@ -1,12 +1,14 @@
 //! A feature repository, opened.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use unskew_core::definitions::{FileText, OnlineStore as OnlineShape, PROJECT_FILE, Settings};
-use unskew_engine::{Engine, EngineError};
+use unskew_core::digest::Digest;
+use unskew_engine::{Component, Engine, EngineError};
 use unskew_online::{OnlineSettings, OnlineStore};
-use unskew_registry::{Registry, State};
+use unskew_registry::{Registry, State, StoreOptions};
 
 use crate::applied::Applied;
 use crate::compile::{self, Built};
@@ -24,8 +26,12 @@ pub struct FeatureStore {
 struct Inner {
     root: PathBuf,
     settings: Settings,
+    engine_settings: unskew_engine::Settings,
     engine: OnceLock<Engine>,
     online: OnceLock<Arc<dyn OnlineStore>>,
+    /// The components that are loaded, for as long as somebody holds them: a new state of the
+    /// registry mostly names the same.
+    components: Mutex<BTreeMap<Digest, Weak<Component>>>,
 }
 
 impl FeatureStore {
@@ -35,6 +41,15 @@ impl FeatureStore {
     /// # Errors
     /// It has no `unskew.yaml`, or that is wrong.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
+        Self::open_with(root, unskew_engine::Settings::default())
+    }
+
+    /// The same, whose components run in an engine of these settings; its cache is the
+    /// repository's.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(root: &Path, engine: unskew_engine::Settings) -> Result<Self, StoreError> {
         let file = root.join(PROJECT_FILE);
         if !file.is_file() {
             return Err(StoreError::NoRepository {
@@ -46,8 +61,10 @@ impl FeatureStore {
         let inner = Inner {
             root: root.to_owned(),
             settings,
+            engine_settings: engine,
             engine: OnceLock::new(),
             online: OnceLock::new(),
+            components: Mutex::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -94,9 +111,9 @@ impl FeatureStore {
     }
 
     pub(crate) fn registry(&self) -> Result<Registry, StoreError> {
-        Ok(Registry::open(
-            &self.inner.root.join(&self.inner.settings.registry),
-        )?)
+        let (root, place) = (&self.inner.root, &self.inner.settings.registry);
+        // How to reach an object store, the environment says.
+        Ok(Registry::open(root, place, &StoreOptions::new())?)
     }
 
     /// The engine that runs components, started at the first call.
@@ -109,7 +126,7 @@ impl FeatureStore {
         }
         let settings = unskew_engine::Settings {
             cache: Some(self.inner.root.join(".unskew/compiled")),
-            ..unskew_engine::Settings::default()
+            ..self.inner.engine_settings.clone()
         };
         let engine = match Engine::new(&settings) {
             // A repository that is read-only, or another user's: what is compiled is not kept.
@@ -122,6 +139,36 @@ impl FeatureStore {
             engine => engine?,
         };
         Ok(self.inner.engine.get_or_init(|| engine))
+    }
+
+    /// The components with these digests; those that are not loaded yet are read from `registry`.
+    pub(crate) async fn loaded(
+        &self,
+        registry: &Registry,
+        digests: BTreeSet<Digest>,
+    ) -> Result<BTreeMap<Digest, Arc<Component>>, StoreError> {
+        let components = || {
+            let components = self.inner.components.lock();
+            components.unwrap_or_else(PoisonError::into_inner)
+        };
+        let mut loaded: BTreeMap<Digest, Arc<Component>> = {
+            let held = components();
+            let held = |digest: &Digest| Some((*digest, held.get(digest)?.upgrade()?));
+            digests.iter().filter_map(held).collect()
+        };
+        let missing = digests.into_iter().filter(|it| !loaded.contains_key(it));
+        let missing: Vec<Digest> = missing.collect();
+        for (digest, bytes) in registry.components(missing).await? {
+            let component = self
+                .engine()?
+                .load(&bytes)
+                .map_err(|source| StoreError::Component { digest, source })?;
+            let mut components = components();
+            components.retain(|_, held| held.strong_count() > 0);
+            components.insert(digest, Arc::downgrade(&component));
+            loaded.insert(digest, component);
+        }
+        Ok(loaded)
     }
 
     /// The online store, connected at the first call.
@@ -146,11 +193,9 @@ impl FeatureStore {
     ///
     /// # Errors
     /// Nothing is applied yet, or it cannot be read.
-    pub fn state(&self) -> Result<State, StoreError> {
-        let state = self
-            .registry()?
-            .current()?
-            .ok_or(StoreError::NothingApplied)?;
+    pub async fn state(&self) -> Result<State, StoreError> {
+        let current = self.registry()?.current().await?;
+        let state = current.ok_or(StoreError::NothingApplied)?;
         self.check_project(&state.project.name)?;
         Ok(state)
     }
@@ -160,8 +205,26 @@ impl FeatureStore {
     /// # Errors
     /// As [`Self::state`]; or a component cannot be loaded.
     pub async fn applied(&self) -> Result<Arc<Applied>, StoreError> {
-        let state = self.state()?;
-        Ok(Arc::new(Applied::load(self, &self.registry()?, state)?))
+        let (state, registry) = (self.state().await?, self.registry()?);
+        Ok(Arc::new(Applied::load(self, &registry, state).await?))
+    }
+
+    /// Whether `applied` is what is applied still. Meant to be asked often: the registry is asked
+    /// for the next state's name alone.
+    ///
+    /// # Errors
+    /// The registry does not answer.
+    pub async fn is_current(&self, applied: &Applied) -> Result<bool, StoreError> {
+        let number = applied.state.number;
+        Ok(self.registry()?.newest_after(number).await? == number)
+    }
+
+    /// The registry's state before the one with this number; `None` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) async fn state_before(&self, number: u64) -> Result<Option<State>, StoreError> {
+        Ok(self.registry()?.before(number).await?)
     }
 
     /// What was applied before the state with this number, its components loaded; `None` if
@@ -169,13 +232,14 @@ impl FeatureStore {
     ///
     /// # Errors
     /// It cannot be read, or a component cannot be loaded.
-    pub fn applied_before(&self, number: u64) -> Result<Option<Arc<Applied>>, StoreError> {
+    pub async fn applied_before(&self, number: u64) -> Result<Option<Arc<Applied>>, StoreError> {
         let registry = self.registry()?;
-        let Some(state) = registry.before(number)? else {
+        let Some(state) = registry.before(number).await? else {
             return Ok(None);
         };
         self.check_project(&state.project.name)?;
-        Ok(Some(Arc::new(Applied::load(self, &registry, state)?)))
+        let applied = Applied::load(self, &registry, state).await?;
+        Ok(Some(Arc::new(applied)))
     }
 
     pub(crate) fn check_project(&self, found: &str) -> Result<(), StoreError> {

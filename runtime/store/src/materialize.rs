@@ -142,7 +142,7 @@ impl FeatureStore {
     /// # Errors
     /// Nothing is applied, or the online store is unavailable.
     pub async fn status(&self) -> Result<Vec<ViewStatus>, StoreError> {
-        let project = self.state()?.project;
+        let project = self.state().await?.project;
         let online = self.online()?;
         let mut all = Vec::new();
         for defined in project.views.values() {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use unskew_core::digest::Digest;
 use unskew_core::plan::FeaturePlan;
-use unskew_engine::{Evaluated, Evaluator};
+use unskew_engine::{Evaluated, Evaluator, Observer};
 use unskew_online::OnlineStore;
 use unskew_online::lookup::Joiner;
 
@@ -22,6 +22,27 @@ pub struct RequestRows {
     pub keys: Vec<ArrayRef>,
     /// The request fields, in the plan's order and of its types.
     pub request: Vec<ArrayRef>,
+}
+
+/// Is told how far an answer is, while it is computed: first of what is here, then of the
+/// evaluation.
+pub trait AnswerObserver: Observer + Send {
+    /// The rows have come from the online store.
+    fn fetched(&mut self) {}
+
+    /// They are decoded, and the evaluation begins.
+    fn joined(&mut self) {}
+}
+
+impl AnswerObserver for () {}
+
+/// An answer for which a component had a moment.
+#[derive(Debug)]
+pub enum BriefAnswer {
+    /// That was enough.
+    Done(Evaluated),
+    /// It was not: what [`Responder::finish`] has to be given, on a thread where that may take long.
+    Unfinished(RecordBatch),
 }
 
 /// A plan that is ready to answer requests. Cheap to clone.
@@ -60,10 +81,10 @@ impl Responder {
                 view: lookup.view.name.clone(),
             });
         }
-        let joiner = Arc::new(Joiner::new(plan, &applied.project().name));
+        let joiner = Joiner::new(plan, &applied.project().name).with_layout(evaluator.layout());
         Ok(Self {
             evaluator,
-            joiner,
+            joiner: Arc::new(joiner),
             online,
         })
     }
@@ -89,11 +110,68 @@ impl Responder {
     /// # Errors
     /// The online store is unavailable, or a component failed.
     pub async fn answer(&self, rows: &RequestRows) -> Result<Evaluated, StoreError> {
-        let online = &*self.online;
+        self.answer_observed(rows, &mut ()).await
+    }
+
+    /// As [`Responder::answer`], and tells the observer how far it is.
+    ///
+    /// # Errors
+    /// As [`Responder::answer`].
+    pub async fn answer_observed<O: AnswerObserver>(
+        &self,
+        rows: &RequestRows,
+        observer: &mut O,
+    ) -> Result<Evaluated, StoreError> {
+        let joined = self.join(rows, observer).await?;
+        self.finish(&joined, observer)
+    }
+
+    /// The features of each row, if components take a moment for them, as
+    /// [`Evaluator::evaluate_briefly`] has it: for a thread on which others wait.
+    ///
+    /// # Errors
+    /// As [`Responder::answer`].
+    pub async fn answer_briefly<O: AnswerObserver>(
+        &self,
+        rows: &RequestRows,
+        observer: &mut O,
+    ) -> Result<BriefAnswer, StoreError> {
+        let joined = self.join(rows, observer).await?;
+        let done = self.evaluator.evaluate_briefly(&joined, observer)?;
+        Ok(match done {
+            Some(evaluated) => BriefAnswer::Done(evaluated),
+            None => BriefAnswer::Unfinished(joined),
+        })
+    }
+
+    /// The features of rows for which a moment was not enough.
+    ///
+    /// # Errors
+    /// A component failed.
+    pub fn finish(
+        &self,
+        joined: &RecordBatch,
+        observer: impl Observer,
+    ) -> Result<Evaluated, StoreError> {
+        Ok(self.evaluator.evaluate_observed(joined, observer)?)
+    }
+
+    async fn join<O: AnswerObserver>(
+        &self,
+        rows: &RequestRows,
+        observer: &mut O,
+    ) -> Result<RecordBatch, StoreError> {
+        let fetched = || observer.fetched();
+        let RequestRows {
+            as_of,
+            keys,
+            request,
+        } = rows;
         let joined = self
             .joiner
-            .join(online, &rows.as_of, &rows.keys, &rows.request)
+            .join_observed(&*self.online, as_of, keys, request, fetched)
             .await?;
-        Ok(self.evaluator.evaluate(&joined)?)
+        observer.joined();
+        Ok(joined)
     }
 }

@@ -6,7 +6,10 @@ use arrow::array::{Array, ArrayRef, Float64Array, Int32Array, ListArray, StringA
 use arrow::datatypes::Int64Type;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use unskew_core::row::{DamagedRow, DecodedRows, Decoder, encode, encode_key, timestamps};
+use unskew_core::row::{
+    DamagedRow, DecodedRows, Decoder, Kind, deleted, encode, encode_key, encode_online_only, kind,
+    timestamps,
+};
 use unskew_core::text::hex;
 use unskew_core::types::{DataType, ScalarType};
 
@@ -93,6 +96,49 @@ proptest! {
         prop_assert_eq!(a.cmp(&b), one.cmp(&other));
     }
 
+    /// Of one event and created timestamp: only pushed < of the source < deleted; and a deletion
+    /// wins against all that is not later.
+    #[test]
+    fn kinds_are_ordered_after_the_timestamps(
+        (_, columns, _) in table(),
+        (event, created) in (any::<i64>(), proptest::option::of((i64::MIN + 1)..)),
+        other in any::<i64>(),
+    ) {
+        let last = columns.first().map_or(0, |column| column.len() - 1);
+        let source = encoded(&columns, 0, event, created);
+        let mut pushed = Vec::new();
+        encode_online_only(&columns, last, event, created, &mut pushed);
+        prop_assert!(pushed < source);
+        prop_assert_eq!(kind(&source), Ok(Kind::Source));
+        prop_assert_eq!(kind(&pushed), Ok(Kind::OnlineOnly));
+        prop_assert_eq!(timestamps(&pushed), Ok((event, created)));
+        let deleted = deleted(other);
+        prop_assert_eq!(kind(&deleted), Ok(Kind::Deleted));
+        for row in [source, pushed] {
+            prop_assert_eq!(row < deleted, event <= other);
+        }
+    }
+
+    #[test]
+    fn a_row_that_was_only_pushed_is_a_row_and_a_deletion_is_none((schema, columns, times) in table()) {
+        let all: Vec<usize> = (0..schema.len()).collect();
+        let (event, created) = times[0];
+        let mut pushed = Vec::new();
+        encode_online_only(&columns, 0, event, created, &mut pushed);
+        let mut decoder = Decoder::new(&schema, &all);
+        prop_assert_eq!(decoder.push(Some(&pushed)), Ok(true));
+        prop_assert_eq!(decoder.push(Some(&deleted(event))), Ok(false));
+        prop_assert_eq!(decoder.push(None), Ok(false));
+        let back = decoder.finish();
+        prop_assert!(back.events.is_valid(0) && back.events.is_null(1) && back.events.is_null(2));
+        for (feature, column) in back.features.iter().zip(&columns) {
+            prop_assert_eq!(&feature.slice(0, 1), &column.slice(0, 1));
+            prop_assert!(feature.is_null(1) && feature.is_null(2));
+        }
+        let longer = changed(&deleted(event), |content| content.push(0));
+        prop_assert!(Decoder::new(&schema, &all).push(Some(&longer)).is_err());
+    }
+
     #[test]
     fn a_row_that_was_cut_or_lengthened_is_damaged((schema, columns, times) in table()) {
         let all: Vec<usize> = (0..schema.len()).collect();
@@ -101,8 +147,26 @@ proptest! {
             prop_assert!(decoded(&schema, &all, &[Some(whole[..length].to_vec())]).is_err());
             prop_assert!(decoded(&schema, &[], &[Some(whole[..length].to_vec())]).is_err());
         }
-        let longer = [whole.as_slice(), &[0]].concat();
+        // Even where whoever did it made a checksum of what is left.
+        for length in 0..whole.len() - 4 {
+            let shorter = changed(&whole, |content| content.truncate(length));
+            prop_assert!(decoded(&schema, &all, &[Some(shorter)]).is_err());
+        }
+        let longer = changed(&whole, |content| content.push(0));
         prop_assert!(decoded(&schema, &all, &[Some(longer)]).is_err());
+    }
+
+    /// What a store or a wire changes is never taken for a value.
+    #[test]
+    fn a_row_of_which_a_bit_changed_is_damaged(
+        (schema, columns, times) in table(),
+        at in any::<prop::sample::Index>(),
+        bit in 0..8,
+    ) {
+        let mut bytes = encoded(&columns, 0, times[0].0, times[0].1);
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1_u8 << bit;
+        prop_assert!(decoded(&schema, &[], &[Some(bytes)]).is_err());
     }
 
     #[test]
@@ -114,12 +178,14 @@ proptest! {
     ) {
         let all: Vec<usize> = (0..schema.len()).collect();
         let _ = decoded(&schema, &all, &[Some(noise.clone())]);
-        let headed = [&encoded(&[], 0, 0, None), noise.as_slice()].concat();
+        // With a checksum that is right, or nothing but the checksum would be tried.
+        let headed = changed(&encoded(&[], 0, 0, None), |content| content.extend(&noise));
         let _ = decoded(&schema, &all, &[Some(headed)]);
-        let mut changed = encoded(&columns, 0, 0, None);
-        let at = at.index(changed.len());
-        changed[at] = byte;
-        let _ = decoded(&schema, &all, &[Some(changed)]);
+        let other = changed(&encoded(&columns, 0, 0, None), |content| {
+            let at = at.index(content.len());
+            content[at] = byte;
+        });
+        let _ = decoded(&schema, &all, &[Some(other)]);
     }
 
     #[test]
@@ -150,24 +216,40 @@ fn the_layout_stays() {
     let expected = [
         "8000000000000001", // event 1
         "0000000000000000", // no created timestamp
-        "01",               // format
+        "01",               // of the source
         "0d",               // features 0, 2 and 3 are not null
         "feffffff",
         "02000000c3a9",
         "02000000010500000000000000", // two items, the first not null
+        "605daf47",
     ]
     .concat();
     assert_eq!(hex(&encoded(&features, 0, 1, None)), expected);
     assert_eq!(
         hex(&encoded(&[], 0, -1, Some(0))),
-        "7fffffffffffffff800000000000000001"
+        ["7fffffffffffffff800000000000000001", "b3bdaaa4"].concat()
     );
+    let mut pushed = Vec::new();
+    encode_online_only(&[], 0, -1, Some(0), &mut pushed);
+    let expected = ["7fffffffffffffff800000000000000000", "258dadd3"].concat();
+    assert_eq!(hex(&pushed), expected);
+    let expected = ["8000000000000001ffffffffffffffff02", "f4d38452"].concat();
+    assert_eq!(hex(&deleted(1)), expected);
+}
+
+/// A row whose content is changed, with the checksum of what it is then.
+fn changed(row: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut content = row[..row.len() - 4].to_vec();
+    change(&mut content);
+    let checksum = crc32fast::hash(&content);
+    content.extend(checksum.to_le_bytes());
+    content
 }
 
 #[test]
 fn another_format_and_another_schema_are_told() {
     let mut bytes = encoded(&[], 0, 0, None);
-    bytes[16] = 2;
+    bytes[16] = 3;
     let error = timestamps(&bytes).unwrap_err().to_string();
     assert!(error.contains("another format"), "{error}");
     assert!(timestamps(&bytes[..16]).is_err());
@@ -189,8 +271,9 @@ fn a_monstrous_length_is_damage() {
         DataType::List(ScalarType::Bool),
         DataType::List(ScalarType::Bytes),
     ] {
-        let mut bytes = encoded(&[], 0, 0, None);
-        bytes.extend([1, 0xff, 0xff, 0xff, 0xff, 1, 2, 3]);
+        let bytes = changed(&encoded(&[], 0, 0, None), |content| {
+            content.extend([1, 0xff, 0xff, 0xff, 0xff, 1, 2, 3]);
+        });
         assert!(
             decoded(&[data_type], &[0], &[Some(bytes)]).is_err(),
             "{data_type}"

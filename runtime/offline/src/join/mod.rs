@@ -71,6 +71,7 @@ use stored::Failed;
 use winners::Winners;
 
 pub(crate) use asked::{Asked, Question, Share};
+pub(crate) use keys::KeyValuesBuilder;
 pub(crate) use parallel::blocking;
 
 /// Finds, for each entity row, the row of a view that counts at its instant.

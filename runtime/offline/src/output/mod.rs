@@ -14,7 +14,7 @@ mod csv;
 mod folder;
 mod ipc;
 mod parquet;
-mod staged;
+pub(crate) mod staged;
 mod target;
 
 use std::path::Path;
@@ -147,7 +147,7 @@ impl Staged {
             }
             Place::Csv(staged, plan) => {
                 csv::check(staged.out(), &schema)?;
-                plan.write(&csv::plan_json(provenance))?;
+                plan.write(csv::plan_json(provenance))?;
                 let (file, path) = (staged.file()?, staged.out().to_owned());
                 let thread =
                     BatchThread::spawn(move |batches| csv::write(file, &path, &schema, batches));

@@ -11,7 +11,7 @@ use super::cannot_write;
 use crate::error::OfflineError;
 
 /// A temporary file in the folder of the one that it will be; it is deleted when dropped.
-pub(super) struct StagedFile {
+pub(crate) struct StagedFile {
     out: PathBuf,
     overwrite: bool,
     temporary: TempPath,
@@ -22,7 +22,7 @@ impl StagedFile {
     /// # Errors
     /// `out` exists and is not to be overwritten, it is a folder, or nothing can be written beside
     /// it.
-    pub(super) fn beside(out: &Path, overwrite: bool) -> Result<Self, OfflineError> {
+    pub(crate) fn beside(out: &Path, overwrite: bool) -> Result<Self, OfflineError> {
         if out.is_dir() {
             let error = std::io::Error::other("there is a folder of that name");
             return Err(cannot_write(out, error));
@@ -58,7 +58,7 @@ impl StagedFile {
     ///
     /// # Errors
     /// The system has no more handles.
-    pub(super) fn file(&self) -> Result<File, OfflineError> {
+    pub(crate) fn file(&self) -> Result<File, OfflineError> {
         let file = self.file.try_clone();
         file.map_err(|error| cannot_write(&self.out, error))
     }
@@ -67,9 +67,9 @@ impl StagedFile {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(super) fn write(&self, text: &str) -> Result<(), OfflineError> {
+    pub(crate) fn write(&self, bytes: impl AsRef<[u8]>) -> Result<(), OfflineError> {
         let mut file = &self.file;
-        let written = file.write_all(text.as_bytes());
+        let written = file.write_all(bytes.as_ref());
         written
             .and_then(|()| file.sync_all())
             .map_err(|error| cannot_write(&self.out, error))
@@ -79,7 +79,7 @@ impl StagedFile {
     ///
     /// # Errors
     /// A file of that name has appeared and is not to be overwritten, or the system refuses.
-    pub(super) fn persist(self) -> Result<(), OfflineError> {
+    pub(crate) fn persist(self) -> Result<(), OfflineError> {
         let Self {
             out,
             overwrite,
@@ -157,6 +157,20 @@ pub(super) fn hidden_name(out: &Path) -> Result<OsString, OfflineError> {
     Ok(hidden)
 }
 
+/// Makes a folder, and those above it, so that they stay even if the machine stops now.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn made_folder(folder: &Path) -> Result<(), OfflineError> {
+    let missing = folder.ancestors().take_while(|folder| !folder.is_dir());
+    let missing: Vec<&Path> = missing.collect();
+    fs::create_dir_all(folder).map_err(|error| cannot_write(folder, error))?;
+    for made in missing {
+        sync(parent(made));
+    }
+    Ok(())
+}
+
 pub(super) fn parent(out: &Path) -> &Path {
     match out.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -165,7 +179,7 @@ pub(super) fn parent(out: &Path) -> &Path {
 }
 
 /// Makes names in `folder` last.
-pub(super) fn sync(folder: &Path) {
+pub(crate) fn sync(folder: &Path) {
     // Not every file system lets a folder be synchronized, and the file is there by now.
     #[cfg(unix)]
     let _ = File::open(folder).and_then(|folder| folder.sync_all());

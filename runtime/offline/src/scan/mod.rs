@@ -252,6 +252,11 @@ impl Scan {
         self.bytes_read.load(Ordering::Relaxed)
     }
 
+    /// How many files there are.
+    pub(crate) fn file_count(&self) -> usize {
+        self.files.len()
+    }
+
     /// How many row groups there are.
     pub(crate) fn row_groups(&self) -> usize {
         self.row_groups.len()

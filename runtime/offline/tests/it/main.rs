@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod append;
+mod compact;
 mod conformance;
 mod entity_rows;
 mod files;

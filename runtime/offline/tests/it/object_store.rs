@@ -392,11 +392,18 @@ async fn a_server_that_is_gone_is_told() {
     remote.server.stop();
     let error = remote.error(&remote.server.url("d")).await;
     assert!(
-        matches!(store_problem(&error), StoreProblem::Failed { .. }),
+        matches!(store_problem(&error), StoreProblem::Unreachable { .. }),
         "{error}"
     );
     let message = error.to_string();
-    assert!(message.contains("onnection refused"), "{message}");
+    for part in [
+        "onnection refused",
+        "bucket `history`",
+        remote.server.endpoint(),
+        "AWS_ENDPOINT_URL",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
     assert!(message.contains(&remote.server.url("d")), "{message}");
 }
 

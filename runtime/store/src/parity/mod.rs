@@ -1,8 +1,9 @@
 //! Parity: the same rows through the training path and through the request path, compared by bits.
 
 mod rows;
+mod stored;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,6 +23,9 @@ use crate::error::StoreError;
 use crate::feature_store::FeatureStore;
 use crate::materialize::{gaps, unfinished};
 use crate::responder::{RequestRows, Responder};
+
+pub use self::stored::Marked;
+use self::stored::{Stored, merged};
 
 /// A comparison to be made.
 #[derive(Clone, Debug)]
@@ -59,6 +63,17 @@ pub struct ParityReport {
     pub first_failure: Option<String>,
     /// How many rows of history each view has that are newer than what is materialized.
     pub lag: BTreeMap<String, u64>,
+    /// How many of the rows were compared at an instant of their own, later than `as_of`: of these
+    /// the store holds rows that were pushed since the last materialization.
+    pub ahead: u64,
+    /// How many rows were not compared, since the store holds rows of them that were pushed, and
+    /// history has newer ones that are not materialized.
+    pub lagging: u64,
+    /// By view, the entities that were not compared since their row was pushed online only: no
+    /// source has it.
+    pub online_only: BTreeMap<String, Marked>,
+    /// By view, the entities that were not compared since they were deleted online.
+    pub deleted: BTreeMap<String, Marked>,
 }
 
 /// A value that differs.
@@ -179,6 +194,7 @@ impl FeatureStore {
             offline: &offline,
             applied: &applied,
             responder: &responder,
+            online: &*online,
             path: path.unwrap_or(&responder),
             until: states
                 .iter()
@@ -242,6 +258,7 @@ struct Comparison<'a> {
     offline: &'a Offline,
     applied: &'a Applied,
     responder: &'a Responder,
+    online: &'a dyn OnlineStore,
     path: &'a dyn RequestPath,
     /// How far each view is materialized.
     until: BTreeMap<String, i64>,
@@ -261,15 +278,19 @@ impl Comparison<'_> {
             failed_alike: 0,
             first_failure: None,
             lag: BTreeMap::new(),
+            ahead: 0,
+            lagging: 0,
+            online_only: BTreeMap::new(),
+            deleted: BTreeMap::new(),
         };
-        let joined = self.join(&rows).await?;
-        let lookups = plan.lookups.iter().map(|lookup| lookup.view.name.clone());
-        report.lag = lookups.zip(joined.lag).collect();
+        let (rows, joined, left_out) = self.joined(rows, as_of, &mut report).await?;
         // The rows that are left, by their index: those on which a component fails are taken out
         // one by one, after it was seen to fail on the other side too.
-        let mut left: Vec<u64> = (0..rows.num_rows() as u64).collect();
+        let mut left: Vec<u64> = (0..rows.num_rows() as u64)
+            .filter(|row| !left_out.contains(row))
+            .collect();
         let training = loop {
-            let batch = select(&joined.batch, &left)?;
+            let batch = select(&joined, &left)?;
             let evaluator = Arc::clone(self.responder.evaluator());
             match tokio::task::spawn_blocking(move || evaluator.evaluate(&batch)).await? {
                 Ok(evaluated) => break evaluated.batch,
@@ -298,6 +319,56 @@ impl Comparison<'_> {
             }
         }
         Ok(report)
+    }
+
+    /// The rows, each at its instant, and the joined batch of the training path for them; and which
+    /// of them are not to be compared.
+    ///
+    /// What was pushed since a materialization lies beyond the watermark, and the store holds no
+    /// older row of the key. So such a row is compared from when it is available, and without a
+    /// bound.
+    async fn joined(
+        &self,
+        rows: RecordBatch,
+        as_of: i64,
+        report: &mut ParityReport,
+    ) -> Result<(RecordBatch, RecordBatch, BTreeSet<u64>), StoreError> {
+        let plan = self.responder.plan();
+        let keys = request_rows(plan, &rows)?.keys;
+        let count = rows.num_rows();
+        let project = &self.applied.project().name;
+        let stored = Stored::look(plan, project, self.online, &self.until, &keys, count).await?;
+        let mut columns = rows.columns().to_vec();
+        if let Some(instants) = columns.first_mut() {
+            *instants = Arc::new(stored.instants(as_of, count));
+        }
+        let rows = RecordBatch::try_new(rows.schema(), columns)
+            .map_err(|error| StoreError::RequestPath(error.to_string()))?;
+        let ahead: Vec<u64> = stored.ahead.keys().copied().collect();
+        let covered: Vec<u64> = (0..count as u64)
+            .filter(|row| !stored.ahead.contains_key(row))
+            .collect();
+        let bounds: Vec<Option<i64>> = plan
+            .lookups
+            .iter()
+            .map(|lookup| self.until.get(&lookup.view.name).copied())
+            .collect();
+        let joined = self.join(&select(&rows, &covered)?, &bounds).await?;
+        let lookups = plan.lookups.iter().map(|lookup| lookup.view.name.clone());
+        report.lag = lookups.zip(joined.lag).collect();
+        let mut joined = joined.batch;
+        let mut left_out = stored.left_out.clone();
+        if !ahead.is_empty() {
+            let newer = self.join(&select(&rows, &ahead)?, &[]).await?.batch;
+            let lagging = stored.lagging(plan, &newer, &self.until);
+            report.lagging = lagging.len() as u64;
+            report.ahead = ahead.len() as u64 - report.lagging;
+            left_out.extend(lagging);
+            joined = merged((&joined, &covered), (&newer, &ahead))?;
+        }
+        report.online_only = stored.online_only;
+        report.deleted = stored.deleted;
+        Ok((rows, joined, left_out))
     }
 
     /// Asks the request path for each row alone: it fails on one on which the training path did
@@ -331,18 +402,17 @@ impl Comparison<'_> {
     }
 
     /// The joined batch of the training path.
-    async fn join(&self, rows: &RecordBatch) -> Result<JoinedRows, StoreError> {
+    async fn join(
+        &self,
+        rows: &RecordBatch,
+        until: &[Option<i64>],
+    ) -> Result<JoinedRows, StoreError> {
         let plan = self.responder.plan();
         let entities = EntityRows::from_batch(plan, rows)?;
-        let until: Vec<Option<i64>> = plan
-            .lookups
-            .iter()
-            .map(|lookup| self.until.get(&lookup.view.name).copied())
-            .collect();
         let components = self.applied.components();
         Ok(self
             .offline
-            .joined_rows(plan, components, &entities, &until, Arc::new(()))
+            .joined_rows(plan, components, &entities, until, Arc::new(()))
             .await?)
     }
 

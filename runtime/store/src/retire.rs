@@ -1,0 +1,71 @@
+//! The rows of former view digests.
+
+use std::collections::BTreeSet;
+
+use unskew_core::project::Project;
+use unskew_online::{ViewKey, ViewState};
+use unskew_registry::State;
+
+use crate::error::StoreError;
+use crate::feature_store::FeatureStore;
+
+/// How many states before the current one are looked through. Rows of older ones expire, or go
+/// with a teardown.
+const FORMER_STATES: usize = 20;
+
+impl FeatureStore {
+    /// The views of former states of the registry that the current one does not have, by name and
+    /// view digest: what is stored under them is read by nobody who has moved to the current state.
+    ///
+    /// # Errors
+    /// Nothing is applied, or the registry cannot be read.
+    pub async fn former_views(&self) -> Result<Vec<ViewKey>, StoreError> {
+        let current = self.state().await?;
+        let mut former = BTreeSet::new();
+        let mut number = current.number;
+        for _ in 0..FORMER_STATES {
+            let Some(State {
+                number: before,
+                project,
+                ..
+            }) = self.state_before(number).await?
+            else {
+                break;
+            };
+            former.extend(views(&project));
+            number = before;
+        }
+        let current: BTreeSet<ViewKey> = views(&current.project).collect();
+        Ok(former.difference(&current).cloned().collect())
+    }
+
+    /// Removes the rows of a former view, and says how many there were; `None`, with nothing
+    /// changed, if somebody changes its state at the same time. A view that is current is left
+    /// alone.
+    ///
+    /// It is marked as not materialized first, so that whoever still reads it, or takes it up again,
+    /// is told so instead of finding half of it.
+    ///
+    /// # Errors
+    /// The registry or the online store does not answer. What was not removed is removed by the
+    /// next call.
+    pub async fn remove_former(&self, view: &ViewKey) -> Result<Option<u64>, StoreError> {
+        if views(&self.state().await?.project).any(|current| current == *view) {
+            return Ok(Some(0));
+        }
+        let online = self.online()?;
+        let Some(state) = online.state(view).await? else {
+            return Ok(Some(0));
+        };
+        let nothing = ViewState::default();
+        if !online.update_state(view, Some(&state), &nothing).await? {
+            return Ok(None);
+        }
+        Ok(Some(online.remove_view(view).await?))
+    }
+}
+
+fn views(project: &Project) -> impl Iterator<Item = ViewKey> {
+    let views = project.views.values();
+    views.map(|defined| ViewKey::of(&project.name, &defined.value.view))
+}
