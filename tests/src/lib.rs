@@ -167,6 +167,11 @@ pub struct Server {
 impl Server {
     /// Serves a repository whose definitions are applied.
     pub async fn start(store: &FeatureStore) -> Self {
+        Self::start_with(store, unskew_server::Settings::default()).await
+    }
+
+    /// Serves a repository whose definitions are applied, with other settings than the default.
+    pub async fn start_with(store: &FeatureStore, settings: unskew_server::Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -175,9 +180,10 @@ impl Server {
             let shutdown = async move {
                 let _ = stopped.await;
             };
-            unskew_server::serve(store, listener, shutdown)
-                .await
-                .unwrap();
+            let signals = unskew_server::Signals::new(shutdown);
+            let project = &store.settings().project;
+            let server = unskew_server::Server::new(project, settings, listener).unwrap();
+            server.serve(store.clone(), signals).await.unwrap();
         });
         let server = Self {
             url,

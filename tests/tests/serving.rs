@@ -10,7 +10,9 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema};
 use serde_json::Value;
+use unskew_core::row;
 use unskew_core::types::{ScalarType, UTC};
+use unskew_online::{StoredRow, ViewKey, Wanted};
 use unskew_store::{Materialize, MaterializeSpan, Parity, StoreError};
 use unskew_tests::{Online, Repository, Server, materialize, now, with_both_stores};
 
@@ -346,6 +348,58 @@ async fn ranges_gaps_and_the_clock() {
             store.materialize(future, Arc::new(())).await,
             Err(StoreError::EndInFuture { .. })
         ));
+        store.teardown().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_value_that_is_damaged_is_an_error_and_counted_and_never_a_number() {
+    with_both_stores(async |online| {
+        let repository = repository(online, 3, 3).await;
+        let store = repository.store();
+        materialize(&store, 2 * HOUR).await;
+        let applied = store.applied().await.unwrap();
+        let project = applied.project();
+        let view = ViewKey::of(&project.name, &project.views["stats"].value.view);
+        let entities = [1_i64, 2].map(|driver| {
+            let mut entity = Vec::new();
+            let keys: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![driver]))];
+            assert!(row::encode_key(&keys, 0, &mut entity));
+            entity
+        });
+        let wanted = Wanted {
+            view: Arc::new(view.clone()),
+            entities: entities[..1].to_vec(),
+        };
+        let held = store.online().unwrap().get(vec![wanted]).await.unwrap();
+        let mut bytes = held[0].rows[0].as_deref().unwrap().to_vec();
+        // One bit of the first feature, and a later event, or the store would keep what it has.
+        bytes[20] ^= 1;
+        bytes[6] += 1;
+        let damaged = StoredRow {
+            entity_key: entities[0].clone(),
+            value: bytes,
+            expires_at: None,
+        };
+        let put = store.online().unwrap().put(&view, vec![damaged]).await;
+        assert_eq!(put.unwrap().written, 1);
+
+        let server = Server::start(&store).await;
+        let ask = |driver: i64| {
+            format!(
+                r#"{{"feature_service": "model", "entities": {{"driver_id": {driver}}}, "as_of": "1970-01-01T02:00:00Z"}}"#
+            )
+        };
+        let (status, body) = server.post("/online", ask(1)).await;
+        assert_eq!(status, 500, "{body}");
+        assert!(body.contains("stats") && body.contains("damaged"), "{body}");
+        let (status, body) = server.post("/online", ask(2)).await;
+        assert_eq!(status, 200, "{body}");
+        let (_, metrics) = server.get("/metrics").await;
+        let counted = "unskew_damaged_values_total{view=\"stats\"} 1";
+        assert!(metrics.contains(counted), "{metrics}");
+        server.stop().await;
         store.teardown().await.unwrap();
     })
     .await;

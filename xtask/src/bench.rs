@@ -10,6 +10,9 @@ use crate::process::{command, run};
 use crate::setup;
 
 const REQUIREMENTS: &str = "bench/requirements.txt";
+const LOAD: &str = "bench/load/Cargo.toml";
+/// Below the folder in which cargo puts what it builds.
+const BUILT: &str = "bench/build";
 /// Leaves the command as it was built before; said before all arguments of the script.
 const NO_BUILD: &str = "--no-build";
 
@@ -28,6 +31,67 @@ pub(crate) fn pit(arguments: &[&str]) -> Result<()> {
 pub(crate) fn transform(arguments: &[&str]) -> Result<()> {
     setup::wasm_target()?;
     bench("transform", arguments)
+}
+
+/// Measures requests, beside a bare handler and beside Feast.
+///
+/// # Errors
+/// Something that is needed cannot be made, or the script fails.
+pub(crate) fn serve(arguments: &[&str]) -> Result<()> {
+    setup::wasm_target()?;
+    serving("serve", arguments)
+}
+
+/// Measures bulk writes into the online stores, beside bare ones and beside Feast's.
+///
+/// # Errors
+/// Something that is needed cannot be made, or the script fails.
+pub(crate) fn materialize(arguments: &[&str]) -> Result<()> {
+    serving("materialize", arguments)
+}
+
+/// Measures how long service takes to be back after faults of Redis.
+///
+/// # Errors
+/// Something that is needed cannot be made, or the script fails.
+pub(crate) fn faults(arguments: &[&str]) -> Result<()> {
+    serving("faults", arguments)
+}
+
+/// Checks and tests the load generator, which the workspace does not hold.
+///
+/// # Errors
+/// There is something to change, or a test fails.
+pub(crate) fn check() -> Result<()> {
+    run(&mut command(
+        "cargo",
+        &["fmt", "--check", "--manifest-path", LOAD],
+    ))?;
+    run(load(&["clippy", "--quiet", "--all-targets"])?.args(["--", "-D", "warnings"]))?;
+    run(&mut load(&["test", "--quiet"])?)
+}
+
+/// A command of cargo on the load generator. What it makes goes to a folder of its own: its
+/// workspace is another, and a build of one need not wait for the other.
+fn load(arguments: &[&str]) -> Result<Command> {
+    let mut cargo = command("cargo", arguments);
+    cargo
+        .args(["--locked", "--manifest-path", LOAD])
+        .env("CARGO_TARGET_DIR", target()?.join(BUILT));
+    Ok(cargo)
+}
+
+/// A benchmark that drives servers, for which the load generator is built.
+fn serving(script: &str, arguments: &[&str]) -> Result<()> {
+    setup::redis_server()?;
+    run(&mut load(&["build", "--release"])?)?;
+    let load = target()?.join(BUILT).join("release/unskew-load");
+    let load = load.to_string_lossy();
+    let mut all = arguments.to_vec();
+    // Whether to build comes before all others.
+    let first = usize::from(arguments.first() == Some(&NO_BUILD));
+    all.splice(first..first, ["--load", &load]);
+    bench(script, &all)
 }
 
 fn bench(script: &str, arguments: &[&str]) -> Result<()> {

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 
 use crate::process::{command, run, succeeds};
-use crate::{guests, test};
+use crate::{bench, guests, test};
 
 /// Checks formatting, lints, tests, documentation, licences and advisories.
 ///
@@ -23,6 +23,7 @@ pub(crate) fn check() -> Result<()> {
         ],
     ))?;
     guests::lint()?;
+    bench::check()?;
     test::test()?;
     run(command("cargo", &["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     dependencies()

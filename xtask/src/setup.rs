@@ -18,6 +18,8 @@ pub(crate) fn setup() -> Result<()> {
     wasm_target()?;
     redis_server()?;
     s3_server()?;
+    feast_clients()?;
+    kubernetes_schemas()?;
     nextest();
     Ok(())
 }
@@ -50,34 +52,83 @@ pub(crate) fn wasm_target() -> Result<()> {
 /// everywhere.
 const MOTO: &str = "moto[server]==5.2.5";
 
-/// Sets up an S3 server in a virtual environment of Python, in Cargo's folder of builds.
+/// Sets up an S3 server in a virtual environment of Python.
 fn s3_server() -> Result<()> {
+    virtual_environment(&Environment {
+        name: "s3",
+        what: "the S3 server",
+        install: &[MOTO],
+        contents: MOTO.to_owned(),
+        check: &["-c", "import moto.server"],
+    })
+}
+
+/// Sets up Feast's clients in a virtual environment of Python.
+fn feast_clients() -> Result<()> {
+    let file = crate::root().join("tests/feast/requirements.txt");
+    let contents = std::fs::read_to_string(&file)
+        .with_context(|| format!("cannot read {}", file.display()))?;
+    virtual_environment(&Environment {
+        name: "feast",
+        what: "Feast's clients",
+        install: &["--requirement", &path(&file)?],
+        contents,
+        check: &["-c", "import importlib.metadata as m; m.version('feast')"],
+    })
+}
+
+/// The schemas of Kubernetes, against which tests hold its manifests.
+const KUBERNETES: &str = "kubernetes-validate==1.37.0";
+
+/// Sets up the schemas of Kubernetes in a virtual environment of Python.
+fn kubernetes_schemas() -> Result<()> {
+    virtual_environment(&Environment {
+        name: "kubernetes",
+        what: "the schemas of Kubernetes",
+        install: &[KUBERNETES],
+        contents: KUBERNETES.to_owned(),
+        check: &["-c", "import kubernetes_validate"],
+    })
+}
+
+/// A virtual environment of Python, in Cargo's folder of builds.
+struct Environment<'a> {
+    name: &'a str,
+    /// What lies in it, for a message.
+    what: &'a str,
+    /// What pip is to install.
+    install: &'a [&'a str],
+    /// What of all this decides what is installed: if it changes, it is installed anew.
+    contents: String,
+    /// What Python has to be able to do when it is there.
+    check: &'a [&'a str],
+}
+
+fn virtual_environment(environment: &Environment<'_>) -> Result<()> {
+    let what = environment.what;
     let root = crate::root();
     // A relative one is relative to where Cargo is called.
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let folder = root.join(target).join("venv/s3");
+    let folder = root.join(target).join("venv").join(environment.name);
     let programs = folder.join(if cfg!(windows) { "Scripts" } else { "bin" });
+    let interpreter = path(&programs.join("python"))?;
     // Written when all is installed: what an interruption left behind is not taken for whole.
     let mark = folder.join("installed");
-    if std::fs::read_to_string(&mark).is_ok_and(|installed| installed == MOTO)
-        && succeeds(&mut command(
-            &path(&programs.join("moto_server"))?,
-            &["--help"],
-        ))
+    if std::fs::read_to_string(&mark).is_ok_and(|installed| installed == environment.contents)
+        && succeeds(&mut command(&interpreter, environment.check))
     {
-        println!("the S3 server is there ({MOTO})");
+        println!("{what}: there");
         return Ok(());
     }
     python()?;
     let make = ["-m", "venv", "--clear", &path(&folder)?];
-    run(&mut command("python3", &make)).context(
-        "a virtual environment of Python cannot be made, in which the S3 server lies against which \
-         tests run",
-    )?;
-    let python = path(&programs.join("python"))?;
-    let install = ["-m", "pip", "install", "--quiet", MOTO];
-    run(&mut command(&python, &install))?;
-    std::fs::write(&mark, MOTO).with_context(|| format!("cannot write {}", mark.display()))
+    run(&mut command("python3", &make)).with_context(|| {
+        format!("a virtual environment of Python cannot be made, in which {what} would lie")
+    })?;
+    let install = [&["-m", "pip", "install", "--quiet"], environment.install].concat();
+    run(&mut command(&interpreter, &install))?;
+    std::fs::write(&mark, &environment.contents)
+        .with_context(|| format!("cannot write {}", mark.display()))
 }
 
 /// Sets up Python with what it needs to make virtual environments.
@@ -86,8 +137,8 @@ fn python() -> Result<()> {
     if has_venv() {
         return Ok(());
     }
-    let advice = "python3 with its module venv is missing, in which the S3 server runs against \
-                  which tests run; install it: `apt-get install python3-venv` (Debian, Ubuntu), \
+    let advice = "python3 with its module venv is missing, with which the servers and clients of \
+                  tests run; install it: `apt-get install python3-venv` (Debian, Ubuntu), \
                   `dnf install python3` (Fedora), `brew install python` (macOS)";
     apt_install("python3-venv", advice)?;
     if !has_venv() {
@@ -104,7 +155,7 @@ fn path(path: &Path) -> Result<String> {
 }
 
 /// Sets up a Redis server, against which the tests of the online store run.
-fn redis_server() -> Result<()> {
+pub(crate) fn redis_server() -> Result<()> {
     if has_redis() {
         println!("redis-server is there");
         return Ok(());

@@ -2,6 +2,8 @@
 //!
 //! What comes out of here is valid: instants are parsed, `KEY=VALUE` is split.
 
+mod token;
+
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +13,11 @@ use unskew_core::time;
 use unskew_offline::{Compression, EntityRange, EntitySource};
 
 use crate::error::Usage;
+use crate::guarding::{Access, Limits};
+use crate::logging::Watching;
 use crate::memory::MemoryLimit;
+
+pub(crate) use token::{NewToken, Token, TokenCommand};
 
 /// A feature store whose transformations are WebAssembly components: one component computes
 /// training sets and answers requests.
@@ -43,12 +49,20 @@ pub(crate) enum Command {
     Materialize(Materialize),
     /// Write to the online store what became available since the last time, up to END
     MaterializeIncremental(MaterializeIncremental),
+    /// Push rows: append them to their source, and write them online at once
+    Push(Push),
+    /// Delete the values of an entity online
+    Delete(Delete),
+    /// Merge the small files of a source, such as pushes leave, into large ones
+    Compact(Compact),
     /// Ask the online store for the features of one entity row
     GetOnline(GetOnline),
     /// Compute the same rows on the training and on the request path, and compare them by bits
     Parity(Parity),
     /// Answer requests over HTTP
-    Serve(Serve),
+    Serve(Box<Serve>),
+    /// Make, show or remove the tokens that a server asks for
+    Token(Token),
     /// List what is applied, and how far each view is materialized
     List(List),
     /// Show everything about one definition
@@ -74,6 +88,9 @@ impl Command {
                 | Self::TrainingSet(_)
                 | Self::Materialize(_)
                 | Self::MaterializeIncremental(_)
+                | Self::Push(_)
+                | Self::Delete(_)
+                | Self::Compact(_)
                 | Self::Parity(_)
                 | Self::Transform(_)
         )
@@ -235,9 +252,9 @@ pub(crate) struct Materialize {
     /// The first instant, such as 2001-03-01T12:00:00Z or 2001-03-01
     #[arg(value_parser = time::parse)]
     pub(crate) start: i64,
-    /// The last instant; not after the clock
-    #[arg(value_parser = time::parse)]
-    pub(crate) end: i64,
+    /// The last instant, or `now`; not after the clock
+    #[arg(value_parser = End::parse)]
+    pub(crate) end: End,
     #[command(flatten)]
     pub(crate) views: Views,
 }
@@ -245,11 +262,37 @@ pub(crate) struct Materialize {
 /// Arguments of `materialize-incremental`.
 #[derive(Debug, Args)]
 pub(crate) struct MaterializeIncremental {
-    /// The last instant, such as 2001-03-01T12:00:00Z or 2001-03-01; not after the clock
-    #[arg(value_parser = time::parse)]
-    pub(crate) end: i64,
+    /// The last instant, such as 2001-03-01T12:00:00Z or 2001-03-01, or `now`; not after the clock
+    #[arg(value_parser = End::parse)]
+    pub(crate) end: End,
     #[command(flatten)]
     pub(crate) views: Views,
+}
+
+/// Up to when to materialize.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Up to the clock: what a schedule writes, which knows no date.
+    Now,
+    /// Up to this instant.
+    At(i64),
+}
+
+impl End {
+    fn parse(text: &str) -> Result<Self, time::InvalidTimestamp> {
+        match text {
+            "now" => Ok(Self::Now),
+            instant => time::parse(instant).map(Self::At),
+        }
+    }
+
+    /// The instant, at the instant `now`.
+    pub(crate) const fn at(self, now: i64) -> i64 {
+        match self {
+            Self::Now => now,
+            Self::At(instant) => instant,
+        }
+    }
 }
 
 /// Which views to materialize.
@@ -258,6 +301,82 @@ pub(crate) struct Views {
     /// Only this view; repeatable
     #[arg(short, long = "view", value_name = "VIEW")]
     pub(crate) views: Vec<String>,
+}
+
+/// Arguments of `push`.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "unskew push [OPTIONS] SOURCE FILE\n       unskew push [OPTIONS] --view VIEW FILE"
+)]
+pub(crate) struct Push {
+    /// The source, and the rows: FILE.parquet, FILE.csv, or - for Arrow IPC on standard input. Their
+    /// columns are those of the source
+    #[arg(value_name = "SOURCE FILE", required = true, num_args = 1..=2)]
+    operands: Vec<String>,
+    /// Instead of a source: push rows for this view; with `--to online` for it alone
+    #[arg(short, long, value_name = "VIEW")]
+    view: Option<String>,
+    /// Where they go
+    #[arg(long, value_enum, default_value_t = PushTo::OnlineAndOffline)]
+    pub(crate) to: PushTo,
+}
+
+/// Where pushed rows go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum PushTo {
+    /// Into the online store alone; no training set will know them
+    Online,
+    /// Into the source alone; the next materialization writes them online
+    Offline,
+    /// Into the source, then into the online store
+    OnlineAndOffline,
+}
+
+impl Push {
+    /// Whose rows they are, and their file.
+    ///
+    /// # Errors
+    /// There is a source and a view, or neither.
+    pub(crate) fn target(&self) -> Result<(unskew_store::PushTarget, &Path), Usage> {
+        use unskew_store::PushTarget;
+        match (&self.operands[..], &self.view) {
+            ([source, file], None) => Ok((PushTarget::Source(source.clone()), Path::new(file))),
+            ([file], Some(view)) => Ok((PushTarget::View(view.clone()), Path::new(file))),
+            _ => Err(Usage(
+                "push to a source or to a view: `unskew push SOURCE FILE` or `unskew push --view \
+                 VIEW FILE`"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+/// Arguments of `delete`.
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// The view
+    #[arg(short, long, value_name = "VIEW")]
+    pub(crate) view: String,
+    /// A join key of the view; repeatable
+    #[arg(short, long = "entity", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) entities: Vec<(String, String)>,
+    /// Do not look for the files that hold the entity's history
+    #[arg(long)]
+    pub(crate) no_history: bool,
+}
+
+/// Arguments of `compact`.
+#[derive(Debug, Args)]
+pub(crate) struct Compact {
+    /// The source: a folder
+    pub(crate) source: String,
+    /// About how large files become; one of half of it is left as it is
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
+    pub(crate) target_file_size: u64,
+    /// How long what was replaced is kept for those who read it
+    #[arg(long, value_name = "SPAN", default_value = "1m", value_parser = time::Span::parse)]
+    pub(crate) grace: time::Span,
 }
 
 /// Arguments of `get-online`.
@@ -300,17 +419,38 @@ pub(crate) struct Parity {
     /// Ask this server (`unskew serve`) and compare what comes back, such as http://127.0.0.1:6566
     #[arg(long, value_name = "URL", value_parser = url)]
     pub(crate) url: Option<String>,
+    /// The file with the token that the server asks for; default: the environment's UNSKEW_TOKEN
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The authorities of the server's certificate, PEM; default: those that browsers trust
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub(crate) tls_ca: Option<PathBuf>,
 }
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// The address to listen on, or a name of this host
-    #[arg(long, default_value = "127.0.0.1", value_name = "HOST")]
+    #[arg(
+        long,
+        default_value = "127.0.0.1",
+        value_name = "HOST",
+        env = "UNSKEW_HOST"
+    )]
     pub(crate) host: String,
     /// The port; 0: any free one
-    #[arg(short, long, default_value_t = 6566)]
+    // Not UNSKEW_PORT: Kubernetes sets that to something else where a service is called unskew.
+    #[arg(short, long, default_value_t = 6566, env = "UNSKEW_LISTEN_PORT")]
     pub(crate) port: u16,
+    /// The port of gRPC; 0: any free one; default: gRPC is not served
+    #[arg(long, value_name = "PORT", env = "UNSKEW_GRPC_LISTEN_PORT")]
+    pub(crate) grpc_port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) access: Access,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) watching: Watching,
 }
 
 /// Arguments of `list`.
@@ -398,6 +538,16 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Takes the size of a file.
+fn size(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(MemoryLimit::Bytes(bytes)) => Ok(bytes as u64),
+        _ => Err(format!(
+            "`{text}` is no size of a file; write it like 256MiB, at least 1MiB"
+        )),
+    }
+}
+
 /// Takes the URL of a server.
 fn url(text: &str) -> Result<String, String> {
     let (scheme, rest) = match text.split_once("://") {
@@ -430,6 +580,46 @@ mod tests {
     #[test]
     fn the_definition_of_the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn rows_are_pushed_to_a_source_or_to_a_view() {
+        let target = |line: &str| match parsed(line) {
+            Ok(Command::Push(push)) => push
+                .target()
+                .map(|(target, file)| (target, file.to_owned()))
+                .map_err(|error| error.to_string()),
+            other => panic!("{other:?}"),
+        };
+        let source = unskew_store::PushTarget::Source("trips".to_owned());
+        let view = unskew_store::PushTarget::View("last_trip".to_owned());
+        let file = PathBuf::from("rows.csv");
+        assert_eq!(
+            target("unskew push trips rows.csv"),
+            Ok((source, file.clone()))
+        );
+        assert_eq!(
+            target("unskew push --view last_trip rows.csv --to online"),
+            Ok((view, file))
+        );
+        assert!(
+            target("unskew push rows.csv")
+                .unwrap_err()
+                .contains("SOURCE FILE")
+        );
+        assert!(target("unskew push --view a trips rows.csv").is_err());
+        assert!(parsed("unskew push trips rows.csv --to both").is_err());
+    }
+
+    #[test]
+    fn files_are_compacted_to_a_size() {
+        let Ok(Command::Compact(compact)) =
+            parsed("unskew compact trips --target-file-size 1GiB --grace 0s")
+        else {
+            panic!("not parsed");
+        };
+        assert_eq!((compact.target_file_size, compact.grace.0), (1 << 30, 0));
+        assert!(parsed("unskew compact trips --target-file-size 50%").is_err());
     }
 
     #[test]
@@ -510,8 +700,17 @@ mod tests {
         else {
             panic!("not parsed");
         };
-        assert_eq!((materialize.start, materialize.end), (0, time::DAY));
+        assert_eq!(
+            (materialize.start, materialize.end),
+            (0, End::At(time::DAY))
+        );
         assert_eq!(materialize.views.views, ["a", "b"]);
         assert!(parsed("unskew materialize-incremental yesterday").is_err());
+        let Ok(Command::MaterializeIncremental(materialize)) =
+            parsed("unskew materialize-incremental now")
+        else {
+            panic!("not parsed");
+        };
+        assert_eq!(materialize.end.at(7), 7);
     }
 }

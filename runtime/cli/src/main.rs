@@ -20,7 +20,9 @@ mod clock;
 mod commands;
 mod document;
 mod error;
+mod guarding;
 mod interrupt;
+mod logging;
 mod memory;
 mod output;
 mod progress;
@@ -95,11 +97,13 @@ fn run(arguments: Arguments, output: &Output) -> anyhow::Result<Outcome> {
         .context("the threads could not be started")?;
     let is_long = arguments.command.is_long();
     let work = dispatch(arguments.command, *output);
-    if !is_long {
-        return runtime.block_on(work);
-    }
-    let outcome = runtime.block_on(interrupt::until_interrupted(work));
-    // Threads that cannot be stopped, such as one that reads standard input, end with the process.
+    let outcome = if is_long {
+        runtime.block_on(interrupt::until_interrupted(work))
+    } else {
+        runtime.block_on(work)
+    };
+    // Threads that cannot be stopped, such as one that reads standard input or a component of a
+    // server that takes long, end with the process.
     runtime.shutdown_timeout(Duration::from_millis(700));
     outcome
 }
@@ -115,9 +119,13 @@ async fn dispatch(command: Command, output: Output) -> anyhow::Result<Outcome> {
         Command::MaterializeIncremental(arguments) => {
             commands::materialize::incremental(arguments, output).await
         }
+        Command::Push(arguments) => commands::push::run(arguments, output).await,
+        Command::Delete(arguments) => commands::delete::run(arguments, output).await,
+        Command::Compact(arguments) => commands::compact::run(arguments, output).await,
         Command::GetOnline(arguments) => commands::get_online::run(arguments, output).await,
         Command::Parity(arguments) => commands::parity::run(arguments, output).await,
         Command::Serve(arguments) => commands::serve::run(&arguments, output).await,
+        Command::Token(arguments) => commands::token::run(arguments, output),
         Command::List(arguments) => commands::list::run(&arguments, output).await,
         Command::Describe(arguments) => commands::describe::run(&arguments, output).await,
         Command::Transform(arguments) => commands::transform::run(&arguments, output).await,

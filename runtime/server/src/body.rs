@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, header};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::error::Problem;
+use crate::guard::is_no_room;
 use crate::settings::Settings;
 
 /// How much of a body that is too large is read and thrown away, as a multiple of the limit: a
@@ -40,6 +41,15 @@ pub(crate) fn seconds(duration: Duration) -> u64 {
     duration.as_secs()
 }
 
+fn broken(error: axum::Error) -> Problem {
+    if is_no_room(&error) {
+        return Problem::Overloaded {
+            what: "the memory for large bodies".to_owned(),
+        };
+    }
+    Problem::BodyBroken(error.to_string())
+}
+
 async fn read_all(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
     let too_large = Problem::BodyTooLarge { limit };
     let announced: Option<usize> = headers
@@ -52,7 +62,7 @@ async fn read_all(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
     let mut stream = body.into_data_stream();
     let mut read = Vec::with_capacity(announced.unwrap_or(0).min(limit));
     while let Some(piece) = stream.next().await {
-        let piece = piece.map_err(|error| Problem::BodyBroken(error.to_string()))?;
+        let piece = piece.map_err(broken)?;
         if read.len() + piece.len() > limit {
             drop(read);
             let mut drained = piece.len();

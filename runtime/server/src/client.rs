@@ -10,9 +10,10 @@ use serde::Deserialize;
 use unskew_core::digest::Digest;
 use unskew_core::plan::FeaturePlan;
 use unskew_store::{RequestError, RequestPath, RequestRows};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::answer;
-use crate::error::TRANSFORMATION_FAILED;
+use crate::error::{TOO_MANY_ROWS, TRANSFORMATION_FAILED};
 use crate::object::shortened;
 use crate::request;
 
@@ -29,11 +30,13 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 ///
 /// Values come and go exactly, and a server that serves another plan than the
 /// one asked for is refused.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HttpPath {
     agent: ureq::Agent,
     url: String,
     service: String,
+    /// The whole `authorization`; `None`: the server asks for none.
+    authorization: Option<String>,
 }
 
 impl HttpPath {
@@ -41,17 +44,50 @@ impl HttpPath {
     ///
     /// Nothing is asked yet.
     pub fn new(url: impl Into<String>, service: impl Into<String>) -> Self {
-        let config = ureq::Agent::config_builder()
-            // The body of an error says more than its status.
-            .http_status_as_error(false)
-            .timeout_global(Some(TIMEOUT))
-            .build();
         Self {
-            agent: config.new_agent(),
+            agent: agent(RootCerts::WebPki),
             url: format!("{}/online", url.into().trim_end_matches('/')),
             service: service.into(),
+            authorization: None,
         }
     }
+
+    /// Trusts the authorities of this PEM file, and no other.
+    ///
+    /// # Errors
+    /// It holds no certificate.
+    pub fn with_authorities(mut self, pem: &[u8]) -> Result<Self, String> {
+        let mut authorities = Vec::new();
+        for item in parse_pem(pem) {
+            match item {
+                Ok(PemItem::Certificate(authority)) => authorities.push(authority),
+                Ok(_) => {}
+                Err(_) => return Err("it is no valid PEM".to_owned()),
+            }
+        }
+        if authorities.is_empty() {
+            return Err("it holds no certificate in PEM".to_owned());
+        }
+        self.agent = agent(RootCerts::new_with_certs(&authorities));
+        Ok(self)
+    }
+
+    /// Shows the server this token.
+    #[must_use]
+    pub fn with_token(mut self, token: &str) -> Self {
+        self.authorization = Some(format!("Bearer {token}"));
+        self
+    }
+}
+
+fn agent(authorities: RootCerts) -> ureq::Agent {
+    ureq::Agent::config_builder()
+        // The body of an error says more than its status.
+        .http_status_as_error(false)
+        .timeout_global(Some(TIMEOUT))
+        .tls_config(TlsConfig::builder().root_certs(authorities).build())
+        .build()
+        .new_agent()
 }
 
 #[async_trait]
@@ -123,12 +159,14 @@ impl HttpPath {
         let no_answer = |error: ureq::Error| {
             Refusal::Other(format!("no answer from {}: {error}", self.place()))
         };
-        let mut response = self
+        let mut request = self
             .agent
             .post(&self.url)
-            .header("content-type", "application/json")
-            .send(&body[..])
-            .map_err(no_answer)?;
+            .header("content-type", "application/json");
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        let mut response = request.send(&body[..]).map_err(no_answer)?;
         let status = response.status().as_u16();
         let body = response
             .body_mut()
@@ -156,7 +194,7 @@ impl HttpPath {
             ));
         };
         match (status, error.code.as_str()) {
-            (413, _) => Refusal::TooLarge(error.message),
+            (413, _) | (_, TOO_MANY_ROWS) => Refusal::TooLarge(error.message),
             (_, TRANSFORMATION_FAILED) => Refusal::Transformation(error.message),
             _ => Refusal::Other(format!(
                 "{} answered with status {status}, {}: {}",

@@ -23,18 +23,26 @@ mod answer;
 mod body;
 mod clock;
 mod error;
+mod feast;
+mod grpc;
+mod guard;
+mod http;
 mod object;
+mod reload;
 mod request;
-mod routes;
+mod retire;
 mod serve;
+mod served;
 mod settings;
 mod state;
+mod watch;
+mod work;
 
 #[cfg(test)]
 mod testing;
 
 pub use clock::now;
-pub use routes::router;
-pub use serve::{ServeError, serve};
+pub use guard::{GuardError, NewToken, Right, TlsError, TlsFiles, TokenEntry, Tokens, TokensError};
+pub use serve::{Listeners, ServeError, Server, Signals};
 pub use settings::Settings;
-pub use state::State;
+pub use watch::{FeatureLogSettings, Sample};

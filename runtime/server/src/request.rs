@@ -248,22 +248,32 @@ impl<'a> Fields<'_, 'a> {
 }
 
 /// How many rows a request has: as many as the first field that says it.
-struct Length {
+pub(crate) struct Length {
     first: Option<(String, usize)>,
     limit: usize,
 }
 
 impl Length {
-    fn new(limit: usize) -> Self {
+    /// None yet, of at most `limit`.
+    pub(crate) fn new(limit: usize) -> Self {
         Self { first: None, limit }
     }
 
     /// How many rows there are; one where no field says it.
-    fn rows(&self) -> usize {
-        self.first.as_ref().map_or(1, |(_, rows)| *rows)
+    pub(crate) fn rows(&self) -> usize {
+        self.given().unwrap_or(1)
     }
 
-    fn take(&mut self, field: &str, values: usize) -> Result<(), Problem> {
+    /// How many rows the fields say that there are.
+    pub(crate) fn given(&self) -> Option<usize> {
+        self.first.as_ref().map(|(_, rows)| *rows)
+    }
+
+    /// Takes a field with so many values into account.
+    ///
+    /// # Errors
+    /// It has too many, or another number than the fields before it.
+    pub(crate) fn take(&mut self, field: &str, values: usize) -> Result<(), Problem> {
         if values > self.limit {
             return Err(Problem::TooManyRows {
                 rows: values,
@@ -310,7 +320,11 @@ fn rows<'a>(
     }
 }
 
-fn list<'a>(field: &str, value: &'a RawValue) -> Result<Vec<&'a RawValue>, Problem> {
+/// The values of a list.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn list<'a>(field: &str, value: &'a RawValue) -> Result<Vec<&'a RawValue>, Problem> {
     serde_json::from_str(value.get()).map_err(|_| Problem::Form {
         field: field.to_owned(),
         found: kind(value).to_owned(),
@@ -319,7 +333,14 @@ fn list<'a>(field: &str, value: &'a RawValue) -> Result<Vec<&'a RawValue>, Probl
 }
 
 /// The column of a field's values.
-fn column(field: &str, values: &[&RawValue], data_type: DataType) -> Result<ArrayRef, Problem> {
+///
+/// # Errors
+/// A value is none of the type.
+pub(crate) fn column(
+    field: &str,
+    values: &[&RawValue],
+    data_type: DataType,
+) -> Result<ArrayRef, Problem> {
     json::read_column(values, data_type).map_err(|source| Problem::Value {
         field: field.to_owned(),
         source,

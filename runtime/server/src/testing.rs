@@ -2,7 +2,7 @@
 //! server that hold them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float32Array, Float64Array, Int32Array,
@@ -21,10 +21,13 @@ use unskew_core::view::{JoinKey, Source, View};
 use unskew_engine::{Evaluated, Evaluator};
 use unskew_online::lookup::Joiner;
 use unskew_online::{OnlineSettings, OnlineStore, StoredRow, ViewKey, ViewState};
-use unskew_store::{RequestRows, StoreError};
+use unskew_store::{AnswerObserver, RequestRows, StoreError};
 
+use crate::guard::Gate;
+use crate::served::{Answers, Served, Service};
 use crate::settings::Settings;
-use crate::state::{Answers, Service, State};
+use crate::state::State;
+use crate::watch::{PlanWatch, Stages, Watch};
 
 pub(crate) const PROJECT: &str = "tests";
 pub(crate) const SERVICE: &str = "everything";
@@ -290,6 +293,7 @@ pub(crate) struct ByHand {
     evaluator: Evaluator,
     joiner: Joiner,
     online: Arc<dyn OnlineStore>,
+    watch: OnceLock<Arc<PlanWatch>>,
 }
 
 impl ByHand {
@@ -298,6 +302,7 @@ impl ByHand {
             evaluator: Evaluator::new(Arc::new(plan.clone()), &BTreeMap::new()).unwrap(),
             joiner: Joiner::new(plan, PROJECT),
             online: Arc::clone(online),
+            watch: OnceLock::new(),
         }
     }
 }
@@ -312,12 +317,29 @@ impl Answers for ByHand {
         self.evaluator.digest()
     }
 
+    fn watch(&self, watch: &Watch) -> Option<Arc<PlanWatch>> {
+        Some(Arc::clone(self.watch.get_or_init(|| watch.plan(self))))
+    }
+
     async fn answer(&self, rows: &RequestRows) -> Result<Evaluated, StoreError> {
+        let mut stages = self.watch.get().map(|plan| Stages::begin(plan));
+        let fetched = || {
+            if let Some(stages) = &mut stages {
+                stages.fetched();
+            }
+        };
+        let (as_of, keys, request) = (&rows.as_of, &rows.keys, &rows.request);
         let joined = self
             .joiner
-            .join(&*self.online, &rows.as_of, &rows.keys, &rows.request)
+            .join_observed(&*self.online, as_of, keys, request, fetched)
             .await?;
-        Ok(self.evaluator.evaluate(&joined)?)
+        let Some(mut stages) = stages else {
+            return Ok(self.evaluator.evaluate(&joined)?);
+        };
+        stages.joined();
+        let evaluated = self.evaluator.evaluate_observed(&joined, &mut stages)?;
+        stages.end();
+        Ok(evaluated)
     }
 }
 
@@ -334,7 +356,19 @@ pub(crate) fn state(
         (SERVICE.to_owned(), Service::Ready(answers)),
         ("past".to_owned(), offline),
     ]);
-    State::new(settings, services, Arc::clone(online), PROJECT)
+    of_services(settings, services, online)
+}
+
+/// A state of these services, without a registry.
+pub(crate) fn of_services(
+    settings: Settings,
+    services: BTreeMap<String, Service>,
+    online: &Arc<dyn OnlineStore>,
+) -> State {
+    let online = Arc::clone(online);
+    let served = Served::new(PROJECT, services, BTreeMap::new(), online, Vec::new());
+    let gate = Arc::new(Gate::open(&settings, PROJECT).unwrap());
+    State::new(gate, settings, served, None)
 }
 
 /// The first key of each row.

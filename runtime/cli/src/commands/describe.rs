@@ -25,7 +25,7 @@ pub(crate) async fn run(
     output: &Output,
 ) -> anyhow::Result<Outcome> {
     let store = repository::open()?;
-    let (project, name) = (&store.state()?.project, arguments.name.as_str());
+    let (project, name) = (&store.state().await?.project, arguments.name.as_str());
     let description = match arguments.kind {
         Kind::Entities => entity(project, name)?,
         Kind::Sources => source(project, name)?,

@@ -19,7 +19,7 @@ use crate::repository;
 /// Lists one kind, or all.
 pub(crate) async fn run(arguments: &arguments::List, output: &Output) -> anyhow::Result<Outcome> {
     let store = repository::open()?;
-    let project = &store.state()?.project;
+    let project = &store.state().await?.project;
     let mut list = Document::default();
     let kinds = Kind::ALL.into_iter();
     for kind in kinds.filter(|kind| arguments.kind.is_none_or(|only| only == *kind)) {

@@ -23,10 +23,12 @@ pub(crate) async fn range(
     output: &Output,
 ) -> anyhow::Result<Outcome> {
     let arguments::Materialize { start, end, views } = arguments;
+    let now = clock::now();
+    let end = end.at(now);
     if end < start {
         return Err(Usage(StoreError::EmptySpan { start, end }.to_string()).into());
     }
-    run(MaterializeSpan::Range { start, end }, views, output).await
+    run(MaterializeSpan::Range { start, end }, views, now, output).await
 }
 
 /// Materializes what became available since the last time.
@@ -35,12 +37,15 @@ pub(crate) async fn incremental(
     output: &Output,
 ) -> anyhow::Result<Outcome> {
     let arguments::MaterializeIncremental { end, views } = arguments;
-    run(MaterializeSpan::Incremental { end }, views, output).await
+    let now = clock::now();
+    let end = end.at(now);
+    run(MaterializeSpan::Incremental { end }, views, now, output).await
 }
 
 async fn run(
     span: MaterializeSpan,
     views: arguments::Views,
+    now: i64,
     output: &Output,
 ) -> anyhow::Result<Outcome> {
     let store = repository::open()?;
@@ -49,7 +54,7 @@ async fn run(
     let request = Materialize {
         views: views.views,
         span,
-        now: clock::now(),
+        now,
     };
     let progress = Arc::clone(&bars) as Arc<dyn unskew_offline::Progress>;
     let done = store.materialize(request, progress).await?;

@@ -1,13 +1,18 @@
 //! `unskew serve`: answers requests over HTTP.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::Context;
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio::sync::{Notify, oneshot};
+use unskew_server::{Listeners, Server, Settings, Signals};
 
 use crate::Outcome;
 use crate::arguments;
+use crate::interrupt::Interrupted;
+use crate::logging::Logging;
 use crate::output::Output;
 use crate::repository;
 
@@ -15,25 +20,64 @@ use crate::repository;
 struct Serving<'a> {
     project: &'a str,
     url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grpc: Option<String>,
 }
 
-/// Serves until Ctrl-C or SIGTERM; requests that are under way are answered.
+/// Serves until Ctrl-C or SIGTERM; requests that are under way are answered, unless a second signal
+/// ends them.
 pub(crate) async fn run(arguments: &arguments::Serve, output: &Output) -> anyhow::Result<Outcome> {
-    let store = repository::open()?;
+    let logging = Logging::start(&arguments.watching)?;
+    let store = repository::open_with(arguments.limits.engine())?;
     // What cannot be served is said before an address is.
     store.applied().await?;
-    let listener = listen(&arguments.host, arguments.port).await?;
-    let stop = Stop::new()?;
-    let serving = Serving {
-        project: &store.settings().project,
-        // The real port, where any was asked for.
-        url: format!("http://{}", listener.local_addr()?),
+    let mut settings = Settings::default();
+    arguments.access.set(&mut settings);
+    arguments.limits.set(&mut settings);
+    arguments.watching.set(&mut settings);
+    let http = listen(&arguments.host, arguments.port).await?;
+    let grpc = match arguments.grpc_port {
+        Some(port) => Some(listen(&arguments.host, port).await?),
+        None => None,
     };
+    let scheme = arguments.access.scheme();
+    // The real port, where any was asked for.
+    let url = |listener: &TcpListener| -> std::io::Result<String> {
+        Ok(format!("{scheme}://{}", listener.local_addr()?))
+    };
+    let project = store.settings().project.clone();
+    let serving = Serving {
+        project: &project,
+        url: url(&http)?,
+        grpc: grpc.as_ref().map(url).transpose()?,
+    };
+    let server = Server::new(&project, settings, Listeners { http, grpc })?;
+    let (mut stop, hangup) = (Stop::new()?, hangup()?);
     output.print(&serving, |serving| {
-        format!("serving project `{}` on {}\n", serving.project, serving.url)
+        let grpc = serving.grpc.as_ref();
+        let grpc = grpc.map_or_else(String::new, |url| format!("serving gRPC on {url}\n"));
+        format!(
+            "serving project `{}` on {}\n{grpc}",
+            serving.project, serving.url
+        )
     })?;
-    unskew_server::serve(store, listener, stop.wait()).await?;
-    Ok(Outcome::Done)
+    let (tell, told) = oneshot::channel();
+    let signals = Signals::new(async {
+        let _ = told.await;
+    });
+    let served = server.serve(store, signals.reload_on(hangup));
+    let insisted = async {
+        stop.next().await;
+        let _ = tell.send(());
+        stop.next().await
+    };
+    let done = tokio::select! {
+        done = served => done.map_err(anyhow::Error::from),
+        // Whoever asks twice does not want to wait.
+        interrupted = insisted => Err(interrupted.into()),
+    };
+    logging.end().await;
+    done.map(|()| Outcome::Done)
 }
 
 /// Listens on the first address of `host` on which this can be done.
@@ -57,6 +101,27 @@ async fn listen(host: &str, port: u16) -> anyhow::Result<TcpListener> {
     })
 }
 
+/// Notified for each SIGHUP from now on: the signal by which servers are told to look for what is
+/// new.
+#[cfg(unix)]
+fn hangup() -> anyhow::Result<Arc<Notify>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+    let notify = Arc::new(Notify::new());
+    let notified = Arc::clone(&notify);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            notified.notify_one();
+        }
+    });
+    Ok(notify)
+}
+
+#[cfg(not(unix))]
+fn hangup() -> anyhow::Result<Arc<Notify>> {
+    Ok(Arc::default())
+}
+
 /// The signals that end a server.
 #[cfg(unix)]
 struct Stop {
@@ -77,10 +142,11 @@ impl Stop {
         })
     }
 
-    async fn wait(mut self) {
+    /// The next of them.
+    async fn next(&mut self) -> Interrupted {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Interrupted::Interrupt,
+            _ = self.terminate.recv() => Interrupted::Terminate,
         }
     }
 }
@@ -94,10 +160,11 @@ impl Stop {
         Ok(Self)
     }
 
-    async fn wait(self) {
+    async fn next(&mut self) -> Interrupted {
         // Where no signal can be heard, serving ends with the process.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+        Interrupted::Interrupt
     }
 }

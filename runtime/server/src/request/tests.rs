@@ -318,7 +318,7 @@ fn more_rows_than_the_limit_are_refused() {
     };
     assert_eq!(read(&plan, &body(&ids[1..])).unwrap().as_of.len(), 100);
     let error = read(&plan, &body(&ids)).unwrap_err();
-    assert_eq!(error.status_and_code().0.as_u16(), 413);
+    assert_eq!(error.status_and_code().0.as_u16(), 400);
     assert!(
         error.to_string().contains("101 rows") && error.to_string().contains("100"),
         "{error}"

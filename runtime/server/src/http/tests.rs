@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float64Array};
@@ -11,14 +12,16 @@ use unskew_core::digest::Digest;
 use unskew_core::plan::FeaturePlan;
 use unskew_engine::{CallErrorKind, EvaluateError, Evaluated, Failure};
 use unskew_online::{OnlineSettings, OnlineStore};
-use unskew_store::{RequestError, RequestPath, StoreError};
+use unskew_store::{RequestError, RequestPath, RequestRows, StoreError};
 
 use super::*;
 use crate::client::HttpPath;
-use crate::serve::{ServeError, serve_state};
+use crate::clock;
+use crate::serve::{ServeError, Signals, serve_state};
+use crate::served::{Answers, Service};
 use crate::settings::Settings;
-use crate::state::Service;
 use crate::testing::{self, ByHand, Random, SERVICE, Store, ids, rows_of};
+use crate::work::INLINE_ROWS;
 
 /// A server that runs until it is dropped.
 struct Server {
@@ -46,7 +49,7 @@ impl Server {
         Self {
             address,
             shutdown,
-            done: tokio::spawn(serve_state(state, listener, ended)),
+            done: tokio::spawn(serve_state(state, listener, Signals::new(ended))),
         }
     }
 
@@ -323,7 +326,7 @@ async fn bad_requests_are_refused_as_json() {
             "POST",
             "/online",
             one_id("[1,2,3,4,5,6,7,8,9,10,11]"),
-            413,
+            400,
             "too_many_rows",
         ),
         (
@@ -631,27 +634,6 @@ async fn a_client_says_when_there_is_no_server_or_another_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_late_is_503() {
-    let store = Store::new();
-    let plan = testing::plan(Vec::new());
-    let held = Arc::new(Held {
-        real: ByHand::new(&plan, &store.online),
-        begun: Notify::new(),
-        released: Notify::new(),
-    });
-    let settings = Settings {
-        timeout: Duration::from_millis(50),
-        concurrency: 1,
-        ..Settings::default()
-    };
-    let state = testing::state(settings, Arc::new(Arc::clone(&held)), &store.online);
-    let server = Server::start(state).await;
-    let answered = server.online(one_id("1")).await;
-    assert_eq!((answered.status, answered.code().as_str()), (503, "late"));
-    assert_eq!(server.send("GET", "/health", "").await.status, 200);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_waits_for_requests_that_have_begun() {
     let store = Store::new();
     let plan = testing::plan(Vec::new());
@@ -673,30 +655,6 @@ async fn a_shutdown_waits_for_requests_that_have_begun() {
     held.released.notify_one();
     assert_eq!(asked.await.unwrap().status, 200);
     server.done.await.unwrap().unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_does_not_wait_for_ever() {
-    let store = Store::new();
-    let plan = testing::plan(Vec::new());
-    let held = Arc::new(Held {
-        real: ByHand::new(&plan, &store.online),
-        begun: Notify::new(),
-        released: Notify::new(),
-    });
-    let settings = Settings {
-        grace: Duration::from_millis(50),
-        ..Settings::default()
-    };
-    let state = testing::state(settings, Arc::new(Arc::clone(&held)), &store.online);
-    let server = Server::start(state).await;
-    let url = format!("{}/online", server.url());
-    let asked = tokio::spawn(async move { send("POST", &url, one_id("1").into_bytes()).await });
-    held.begun.notified().await;
-    server.shutdown.send(()).unwrap();
-    server.done.await.unwrap().unwrap();
-    held.released.notify_one();
-    asked.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -725,12 +683,7 @@ async fn many_at_once_are_all_answered_by_few_permits() {
 async fn a_server_without_services_is_up_and_ready() {
     let store = Store::new();
     let services: BTreeMap<String, Service> = BTreeMap::new();
-    let state = State::new(
-        Settings::default(),
-        services,
-        Arc::clone(&store.online),
-        testing::PROJECT,
-    );
+    let state = testing::of_services(Settings::default(), services, &store.online);
     let server = Server::start(state).await;
     assert_eq!(server.send("GET", "/ready", "").await.status, 200);
     let answered = server.online(one_id("1")).await;

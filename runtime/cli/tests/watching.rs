@@ -1,0 +1,321 @@
+//! What a server says about itself: its log, and spans to a collector.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use common::Repository;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use parquet::arrow::ArrowWriter;
+use prost::Message;
+use serde_json::Value;
+
+const DEFINITIONS: &str = "
+entities:
+  - {name: driver, join_keys: [{name: driver_id}]}
+sources:
+  - {name: trips, path: trips.parquet, timestamp_field: ended_at}
+feature_views:
+  - name: last_trip
+    entities: [driver]
+    source: trips
+    features: [{name: miles}]
+feature_services:
+  - {name: model, features: [last_trip]}
+";
+const ASK: &str = r#"{"feature_service": "model", "entities": {"driver_id": [7, 8]}}"#;
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const PARENT: &str = "b7ad6b7169203331";
+
+/// A repository that can be served.
+fn repository() -> Repository {
+    let repository = Repository::empty("project: taxis\n");
+    repository.write("features/trips.yaml", DEFINITIONS);
+    let instants = TimestampMicrosecondArray::from(vec![1]).with_timezone("UTC");
+    let columns: [(&str, ArrayRef); 3] = [
+        ("driver_id", Arc::new(Int64Array::from(vec![7]))),
+        ("ended_at", Arc::new(instants)),
+        ("miles", Arc::new(Int64Array::from(vec![10]))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let file = std::fs::File::create(repository.path("trips.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    repository.run(&["apply"]).done();
+    repository
+        .run(&["materialize-incremental", "1970-01-02"])
+        .done();
+    repository
+}
+
+/// A server that is ended with the test, however that ends.
+struct Server {
+    child: Child,
+    url: String,
+    stderr: ChildStderr,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Server {
+    fn start(repository: &Repository, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = repository.command(&[&["serve", "--port", "0"], arguments].concat());
+        for (name, _) in std::env::vars() {
+            if name.starts_with("OTEL_") || name.starts_with("UNSKEW_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let url = line.trim().rsplit(' ').next().unwrap().to_owned();
+        Self {
+            child,
+            url,
+            stderr,
+            _stdout: stdout,
+        }
+    }
+
+    /// Asks for features within a trace, and says the status.
+    fn ask(&self, id: &str, body: &str) -> u16 {
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        let answered = config
+            .build()
+            .new_agent()
+            .post(format!("{}/online", self.url))
+            .header("x-request-id", id)
+            .header("traceparent", format!("00-{TRACE}-{PARENT}-01"))
+            .send(body)
+            .unwrap();
+        assert_eq!(answered.headers()["x-request-id"], id);
+        answered.status().as_u16()
+    }
+
+    /// Ends the server in good order; what it wrote on standard error.
+    fn end(mut self) -> String {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.unwrap().success());
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{said}");
+        said
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines of a log about requests that were answered.
+fn answered(log: &str) -> Vec<Value> {
+    let lines = log
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line));
+    lines
+        .filter(|line: &Value| line["message"] == "answered")
+        .collect()
+}
+
+#[test]
+fn each_request_is_a_line_of_the_log_at_the_level_that_is_asked_for() {
+    let repository = repository();
+    let json = ["--log-format", "json", "--request-log-level", "info"];
+    let server = Server::start(&repository, &json, &[]);
+    assert_eq!(server.ask("first", ASK), 200);
+    assert_eq!(server.ask("second", "no JSON"), 400);
+    let log = server.end();
+    let lines = answered(&log);
+    assert_eq!(lines.len(), 2, "{log}");
+    for (name, expected) in [
+        ("request_id", "first"),
+        ("trace_id", TRACE),
+        ("method", "POST"),
+        ("route", "/online"),
+        ("service", "model"),
+        ("level", "INFO"),
+    ] {
+        assert_eq!(lines[0][name], expected, "{log}");
+    }
+    assert_eq!(
+        (&lines[0]["status"], &lines[0]["rows"]),
+        (&200.into(), &2.into())
+    );
+    assert!(lines[0]["micros"].as_u64().unwrap() > 0);
+    assert_eq!(lines[0].get("code"), None);
+    assert_eq!(
+        (&lines[1]["request_id"], &lines[1]["code"]),
+        (&"second".into(), &"invalid_json".into())
+    );
+
+    // Requests are logged at DEBUG, and that is not logged, if nothing else is said.
+    let server = Server::start(&repository, &[], &[]);
+    assert_eq!(server.ask("first", ASK), 200);
+    let log = server.end();
+    assert!(!log.contains("answered"), "{log}");
+
+    let text = [("UNSKEW_LOG", "warn,unskew_server::request=debug")];
+    let server = Server::start(&repository, &[], &text);
+    assert_eq!(server.ask("third", ASK), 200);
+    let log = server.end();
+    assert!(
+        log.contains("answered") && log.contains("request_id=\"third\""),
+        "{log}"
+    );
+}
+
+/// A collector: what is posted to it, decoded.
+struct Collector {
+    url: String,
+    requests: Receiver<ExportTraceServiceRequest>,
+}
+
+impl Collector {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (sender, requests) = mpsc::channel();
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = BufReader::new(connection.unwrap());
+                while let Some(request) = receive(&mut connection) {
+                    let _ = sender.send(request);
+                }
+            }
+        });
+        Self { url, requests }
+    }
+}
+
+/// Reads an export as the specification of OTLP over HTTP says, and acknowledges it.
+fn receive(connection: &mut BufReader<TcpStream>) -> Option<ExportTraceServiceRequest> {
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        if connection.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+        head.push(line.trim().to_ascii_lowercase());
+    }
+    assert_eq!(head[0], "post /v1/traces http/1.1");
+    assert!(
+        head.contains(&"content-type: application/x-protobuf".to_owned()),
+        "{head:?}"
+    );
+    let length = head
+        .iter()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.unwrap().parse().unwrap()];
+    connection.read_exact(&mut body).unwrap();
+    let answer = ExportTraceServiceResponse::default().encode_to_vec();
+    let connection = connection.get_mut();
+    write!(
+        connection,
+        "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
+        answer.len()
+    )
+    .unwrap();
+    connection.write_all(&answer).unwrap();
+    Some(ExportTraceServiceRequest::decode(&body[..]).unwrap())
+}
+
+/// An attribute as text.
+fn attribute(attributes: &[KeyValue], key: &str) -> Option<String> {
+    let found = attributes.iter().find(|attribute| attribute.key == key)?;
+    Some(match found.value.as_ref()?.value.as_ref()? {
+        any_value::Value::StringValue(text) => text.clone(),
+        any_value::Value::IntValue(number) => number.to_string(),
+        other => format!("{other:?}"),
+    })
+}
+
+#[test]
+fn spans_of_requests_reach_a_collector_as_children_of_their_callers() {
+    let repository = repository();
+    let collector = Collector::start();
+    let environment = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str()),
+        ("OTEL_SERVICE_NAME", "taxis"),
+    ];
+    // Whatever the level of the log.
+    let server = Server::start(&repository, &["--log-level", "error"], &environment);
+    assert_eq!(server.ask("first", ASK), 200);
+    assert_eq!(server.ask("second", "no JSON"), 400);
+    // The end of the server sends what was not sent yet.
+    let log = server.end();
+    let mut spans: Vec<Span> = Vec::new();
+    while let Ok(request) = collector.requests.try_recv() {
+        for of_resource in request.resource_spans {
+            let resource = of_resource.resource.unwrap().attributes;
+            assert_eq!(
+                attribute(&resource, "service.name").as_deref(),
+                Some("taxis")
+            );
+            let of_scopes = of_resource.scope_spans.into_iter();
+            spans.extend(of_scopes.flat_map(|of_scope| of_scope.spans));
+        }
+    }
+    assert_eq!(spans.len(), 2, "{log}");
+    spans.sort_by_key(|span| span.start_time_unix_nano);
+    for span in &spans {
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        assert_eq!(
+            (
+                hex(&span.trace_id).as_str(),
+                hex(&span.parent_span_id).as_str()
+            ),
+            (TRACE, PARENT)
+        );
+        assert_eq!(span.name, "POST /online");
+        assert_eq!(span.kind, SpanKind::Server as i32);
+        assert!(span.end_time_unix_nano > span.start_time_unix_nano);
+        assert_eq!(
+            attribute(&span.attributes, "http.route").as_deref(),
+            Some("/online")
+        );
+    }
+    let of = |span: usize, key: &str| attribute(&spans[span].attributes, key);
+    assert_eq!(of(0, "request_id").as_deref(), Some("first"));
+    assert_eq!(of(0, "http.response.status_code").as_deref(), Some("200"));
+    assert_eq!(of(0, "unskew.service").as_deref(), Some("model"));
+    assert_eq!(of(0, "unskew.rows").as_deref(), Some("2"));
+    assert_eq!(of(1, "http.response.status_code").as_deref(), Some("400"));
+    assert_eq!(of(1, "error.type").as_deref(), Some("invalid_json"));
+}
+
+#[test]
+fn an_export_that_there_is_not_is_refused() {
+    let repository = Repository::empty("project: taxis\n");
+    let mut command = repository.command(&["serve"]);
+    command
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317")
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+    let ran = common::Ran::of(command.output().unwrap());
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("http/protobuf"), "{}", ran.stderr);
+}
