@@ -8,7 +8,7 @@ from pathlib import Path
 
 LIBRARIES = ["duckdb", "polars", "pandas", "feast", "pyarrow", "numpy"]
 # Files that the benchmarks themselves write.
-RESULTS = ["bench/RESULTS.md", "bench/growth.svg"]
+RESULTS = ["bench/RESULTS.md", "bench/growth.svg", "bench/latency.svg"]
 
 
 def machine() -> str:

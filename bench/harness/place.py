@@ -11,10 +11,11 @@ ROOT = BENCH.parent
 RESULTS = BENCH / "RESULTS.md"
 
 
-def parser(name: str, description: str) -> argparse.ArgumentParser:
-    """Arguments of `cargo xtask bench NAME`."""
+def parser(name: str, description: str, sizes: list[str] = SIZES) -> argparse.ArgumentParser:
+    """Arguments of `cargo xtask bench NAME`; the first of the sizes is the default."""
     parser = argparse.ArgumentParser(prog=f"cargo xtask bench {name}", description=description)
-    parser.add_argument("--size", choices=SIZES, default="small", help="how much (default: small)")
+    help = f"how much (default: {sizes[0]})"
+    parser.add_argument("--size", choices=sizes, default=sizes[0], help=help)
     parser.add_argument("--runs", type=rounds, default=5, help="rounds (default: 5)")
     parser.add_argument("--unskew", type=Path, default=ROOT / "target/release/unskew")
     parser.add_argument("--work", type=Path, default=ROOT / "target/bench")
@@ -28,6 +29,14 @@ def rounds(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"found {number}, wanted 1 or more")
     return number
+
+
+def program(text: str) -> Path:
+    """A program that is there."""
+    path = Path(text).resolve()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no {text}")
+    return path
 
 
 def place(arguments: argparse.Namespace) -> Place:

@@ -22,7 +22,8 @@ Rows that differ are counted against unskew's, by value, in all features; where 
 and event, unskew takes the one that was created last, and the others any. Feature definitions are
 applied before, untimed. Without start-up is what a Python script says of itself after its imports;
 ratios and goals are of whole processes. A time beside which other processes used much of the cores
-is too long.
+is too long. What is said here of engines is of the sections before those on serving, which say
+themselves what was measured.
 """
 SECTION = re.compile(r"<!-- begin: (.+?) -->\n(.*?)<!-- end: \1 -->\n", re.DOTALL)
 # Cores that other processes may use before times are no longer to be relied upon.
@@ -78,9 +79,13 @@ def goal_table(goals: list[Goal]) -> str:
 
 def company(runs: list[Run]) -> str:
     """How busy the machine was with other work while runs were timed."""
-    if not runs:
+    return cores([run.others for run in runs])
+
+
+def cores(others: list[float]) -> str:
+    """The same, of the cores that other processes used in each run."""
+    if not others:
         return "nothing was timed"
-    others = [run.others for run in runs]
     typical = statistics.median(others)
     warning = "**the machine was too busy for these times to be relied upon**: "
     return (
