@@ -225,6 +225,16 @@ impl Server {
         .await
         .unwrap()
     }
+
+    /// DELETE: status and body.
+    pub async fn delete(&self, path: &str, body: impl Into<String>) -> (u16, String) {
+        let (url, body) = (format!("{}{path}", self.url), body.into());
+        tokio::task::spawn_blocking(move || {
+            answer(agent().delete(url).force_send_body().send(body))
+        })
+        .await
+        .unwrap()
+    }
 }
 
 fn agent() -> ureq::Agent {

@@ -404,3 +404,57 @@ async fn a_stored_value_that_is_damaged_is_an_error_and_counted_and_never_a_numb
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entities_are_deleted_over_http_and_their_history_is_named() {
+    with_both_stores(async |online| {
+        let repository = repository(online, 5, 3).await;
+        let store = repository.store();
+        materialize(&store, 2 * HOUR).await;
+        let server = Server::start(&store).await;
+        let statuses = async || {
+            let ask = r#"{"feature_service": "model", "entities": {"driver_id": [0, 1, 2]}, "as_of": "1970-01-01T02:00:00Z"}"#;
+            let (status, body) = server.post("/online", ask).await;
+            assert_eq!(status, 200, "{body}");
+            let body: Value = serde_json::from_str(&body).unwrap();
+            body["statuses"]["share"].clone()
+        };
+        assert_eq!(statuses().await, serde_json::json!(["PRESENT", "PRESENT", "PRESENT"]));
+        for (body, status, part) in [
+            (r#"{"view": "nothing", "entities": {"driver_id": 1}}"#, 404, "stats"),
+            (r#"{"view": "stats"}"#, 400, "entities"),
+            (r#"{"view": "stats", "entities": {}}"#, 400, "entities.driver_id"),
+            (r#"{"view": "stats", "entities": {"driver_id": null}}"#, 400, "driver_id"),
+            (r#"{"view": "stats", "entities": {"driver_id": [1, null]}}"#, 400, "driver_id"),
+            (r#"{"view": "stats", "entities": {"driver_id": "x"}}"#, 400, "driver_id"),
+            (r#"{"view": "stats", "entities": {"driver": 1}}"#, 400, "driver_id"),
+            (r#"{"view": "stats", "entities": {"driver_id": 1}, "history": 1}"#, 400, "true or false"),
+            (r#"{"view": "stats", "rows": 1}"#, 400, "history"),
+            (r#"{"view": "offline_only", "entities": {"driver_id": 1}}"#, 400, "online: false"),
+        ] {
+            let (found, answer) = server.delete("/online", body).await;
+            assert_eq!(found, status, "{body}: {answer}");
+            assert!(answer.contains(part), "{body}: {answer}");
+        }
+        let body = r#"{"view": "stats", "entities": {"driver_id": [1, 2, 77]}}"#;
+        let (status, body) = server.delete("/online", body).await;
+        assert_eq!(status, 200, "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["had_values"], 2);
+        let files = body["history"]["files"].as_array().unwrap();
+        assert_eq!((files.len(), &files[0]["rows"]), (1, &serde_json::json!(6)));
+        assert!(files[0]["file"].as_str().unwrap().ends_with("stats.parquet"));
+        assert_eq!(statuses().await, serde_json::json!(["PRESENT", "NOT_FOUND", "NOT_FOUND"]));
+        // What is older does not come back.
+        let again = Materialize {
+            views: Vec::new(),
+            span: MaterializeSpan::Range { start: 0, end: 2 * HOUR },
+            now: now(),
+        };
+        store.materialize(again, Arc::new(())).await.unwrap();
+        assert_eq!(statuses().await, serde_json::json!(["PRESENT", "NOT_FOUND", "NOT_FOUND"]));
+        server.stop().await;
+        store.teardown().await.unwrap();
+    })
+    .await;
+}

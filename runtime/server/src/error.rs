@@ -267,6 +267,7 @@ fn of_store(error: &StoreError) -> (StatusCode, &'static str) {
             | PlanError::UnknownFeature { .. },
         ) => (StatusCode::NOT_FOUND, "unknown_feature"),
         StoreError::Plan(_) => (StatusCode::BAD_REQUEST, "features_not_together"),
+        StoreError::Keys { .. } => (StatusCode::BAD_REQUEST, "invalid_value"),
         StoreError::UnknownView { .. } | StoreError::AliasNamed { .. } => {
             (StatusCode::NOT_FOUND, "unknown_view")
         }

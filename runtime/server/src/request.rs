@@ -347,7 +347,7 @@ pub(crate) fn column(
     })
 }
 
-fn text(field: &str, value: &RawValue, valid: &str) -> Result<String, Problem> {
+pub(crate) fn text(field: &str, value: &RawValue, valid: &str) -> Result<String, Problem> {
     serde_json::from_str(value.get()).map_err(|_| Problem::Form {
         field: field.to_owned(),
         found: kind(value).to_owned(),

@@ -23,6 +23,7 @@ use crate::object::shortened;
     ),
     paths(
         super::online::online,
+        super::delete::delete,
         super::status::health,
         super::status::ready,
         super::status::reload,

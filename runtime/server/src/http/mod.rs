@@ -1,5 +1,6 @@
 //! The paths of the server.
 
+mod delete;
 mod docs;
 mod feast_docs;
 mod metrics;
@@ -32,7 +33,7 @@ use crate::work::panicked;
 pub(crate) fn router(state: State) -> Router {
     let (gate, watched) = (Arc::clone(state.gate()), state.clone());
     let routes = Router::new()
-        .route("/online", post(online::online))
+        .route("/online", post(online::online).delete(delete::delete))
         .route("/get-online-features", post(feast::get_online_features))
         .route("/push", post(feast::push))
         .route("/write-to-online-store", post(feast::write_to_online_store))
