@@ -245,9 +245,9 @@ fn digests_stay_from_version_to_version() {
         repository.plan("delay_model").digest(),
     ];
     let expected = [
-        "b8a010808a180924b387e7db1a6a5e10ca982c4db88265be487e1c2036c212e8",
-        "ef43b7401beeb97dca8f0e11829ff68752130660766bdac34fc1ee7ee02607c1",
-        "5e8d96a556ef7e7e72ac342af0f53fe6076e539a93e2e12840b9b5d1c3af441b",
+        "3951db50dbb0b02f467d28ac5b6b2bad238d3d70b2370428ad94c8f46a0c1abb",
+        "01d0318ecdb57a7ef10e7fbf6dee9893f050d5c760f139b9b0a90cc1999d2b8f",
+        "8e77d5afad54ef785287d8a50ba2aa0f09b252f764b9c23f262414d3f392b291",
     ];
     assert_eq!(digests.map(|digest| digest.hex()), expected);
 }

@@ -176,8 +176,8 @@ mod tests {
 
     fn text(winners: &Winners, slot: usize) -> Option<String> {
         let row = winners.row(slot)?;
-        // Header, validity, length.
-        Some(String::from_utf8(row[22..].to_vec()).unwrap())
+        // Header, validity, length; the text; checksum.
+        Some(String::from_utf8(row[22..row.len() - 4].to_vec()).unwrap())
     }
 
     #[test]
