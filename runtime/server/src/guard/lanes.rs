@@ -177,13 +177,19 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_too_long_or_goes_away_leaves_the_queue() {
-        let settings = Settings {
-            queue_timeout: Duration::from_millis(5),
-            ..small()
+        let waiting = |milliseconds| {
+            Lanes::new(&Settings {
+                queue_timeout: Duration::from_millis(milliseconds),
+                ..small()
+            })
         };
-        let lanes = Lanes::new(&settings);
+        let lanes = waiting(5);
         let _place = lanes.all().enter().await.unwrap();
         assert!(lanes.all().enter().await.is_err());
+        assert_eq!(lanes.all().waiting.load(Ordering::Relaxed), 0);
+
+        let lanes = waiting(60_000);
+        let _place = lanes.all().enter().await.unwrap();
         let gone = tokio::time::timeout(Duration::ZERO, lanes.all().enter());
         assert!(gone.await.is_err());
         assert_eq!(lanes.all().waiting.load(Ordering::Relaxed), 0);

@@ -75,9 +75,9 @@ pub(super) async fn delete(
         let state = state.clone();
         // Looking for history decodes files.
         off_the_worker(async move {
+            let asked = Asked::read(&body)?;
             let (pusher, applied) = served.pusher(&state).await?;
             let views = &applied.project().views;
-            let asked = Asked::read(&body)?;
             let Some(view) = views.get(&asked.view) else {
                 return Err(Problem::from(StoreError::UnknownView {
                     name: shortened(&asked.view),

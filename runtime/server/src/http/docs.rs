@@ -321,6 +321,10 @@ mod tests {
                 let answered = match method.as_str() {
                     "get" => server.get(&asked).await,
                     "post" => server.ask(&asked, &[], Some("no JSON".to_owned())).await,
+                    "delete" => {
+                        let body = Some("no JSON".to_owned());
+                        server.send("DELETE", &asked, &[], body).await
+                    }
                     other => panic!("{other} {path}"),
                 };
                 assert!(!matches!(answered.status, 404 | 405), "{method} {path}");

@@ -337,9 +337,10 @@ async fn bad_requests_are_refused_as_json() {
             "body_too_large",
         ),
         ("PUT", "/online", one_id("1"), 405, "method_not_allowed"),
+        ("DELETE", "/online", String::new(), 400, "invalid_json"),
         (
             "DELETE",
-            "/online",
+            "/health",
             String::new(),
             405,
             "method_not_allowed",
@@ -357,7 +358,7 @@ async fn bad_requests_are_refused_as_json() {
         );
     }
     let refused = server.send("GET", "/online", "").await;
-    assert_eq!(refused.headers["allow"], "POST");
+    assert_eq!(refused.headers["allow"], "POST,DELETE");
     assert_eq!(server.online(one_id("1")).await.status, 200);
 }
 

@@ -56,10 +56,19 @@ impl Server {
         headers: &[(&str, &str)],
         body: Option<String>,
     ) -> Answered {
+        let method = if body.is_some() { "POST" } else { "GET" };
+        self.send(method, path, headers, body).await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Answered {
         let url = format!("{}{path}", self.url);
-        let mut request = ureq::http::Request::builder()
-            .method(if body.is_some() { "POST" } else { "GET" })
-            .uri(url);
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -68,6 +77,7 @@ impl Server {
             let config = ureq::Agent::config_builder()
                 .http_status_as_error(false)
                 .max_redirects(0)
+                .allow_non_standard_methods(true)
                 .build();
             let mut response = config.new_agent().run(request).unwrap();
             Answered {
