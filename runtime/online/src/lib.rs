@@ -31,6 +31,6 @@ pub use error::OnlineError;
 pub use expiry::expires_at;
 pub use key::ViewKey;
 pub use store::{
-    Begun, Circuit, Held, MAX_ROW_BYTES, OnlineSettings, OnlineStore, PutSummary, StoreHealth,
-    StoredRow, ViewState, Wanted, connect, patient,
+    Begun, Circuit, Held, Lineage, MAX_ROW_BYTES, OnlineSettings, OnlineStore, PutSummary,
+    StoreHealth, StoredRow, ViewState, Wanted, connect, patient,
 };

@@ -1,5 +1,6 @@
 //! What an online store does, whichever it is.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -93,6 +94,25 @@ pub trait OnlineStore: Send + Sync + fmt::Debug {
     /// The store is unavailable. Some of the rows may have been removed then.
     async fn remove_view(&self, view: &ViewKey) -> Result<u64, OnlineError>;
 
+    /// The histories that the servers of the store continue now. A server whose place another takes,
+    /// which may have missed the last writes, or that begins anew, makes it another; so whoever
+    /// finds the same one before and after a run of writes knows that all of them were kept.
+    ///
+    /// # Errors
+    /// The store is unavailable.
+    async fn lineage(&self) -> Result<Lineage, OnlineError> {
+        Ok(Lineage::default())
+    }
+
+    /// Waits until what was written before has reached a replica of each server that has any, so
+    /// that it outlives that server.
+    ///
+    /// # Errors
+    /// The store is unavailable, or its replicas do not follow.
+    async fn settle(&self) -> Result<(), OnlineError> {
+        Ok(())
+    }
+
     /// Asks the store whether it is there.
     ///
     /// # Errors
@@ -118,6 +138,10 @@ pub trait OnlineStore: Send + Sync + fmt::Debug {
 pub fn patient(store: &Arc<dyn OnlineStore>, within: Duration) -> Arc<dyn OnlineStore> {
     store.patient(within).unwrap_or_else(|| Arc::clone(store))
 }
+
+/// The histories of writes that the servers of a store continue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lineage(pub(crate) BTreeSet<String>);
 
 /// The entities of one view that are asked for.
 #[derive(Clone, Debug)]

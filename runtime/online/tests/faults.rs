@@ -401,6 +401,43 @@ async fn what_a_failover_loses_is_lost_together_with_the_watermark() {
     assert_eq!(one_row(&*store, &v, b"l").await.unwrap(), b"2");
 }
 
+/// In a cluster the state of a view lies on one server and its rows on all: that a row is lost is
+/// seen by the server that took over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_settled_outlives_a_master_and_the_lineage_tells_of_its_end() {
+    let cluster = RedisCluster::start_with(3, true);
+    let store = patient(&store_at(&cluster.url()), PATIENCE);
+    let v = view("v");
+    let rows: Vec<StoredRow> = (0..200_u8).map(|i| row(&[b'k', i], b"1")).collect();
+    let before = store.lineage().await.unwrap();
+    assert_eq!(store.put(&v, rows).await.unwrap().written, 200);
+    store.settle().await.unwrap();
+    assert_eq!(store.lineage().await.unwrap(), before);
+    let (_cluster, ()) = apart(cluster, |cluster| {
+        cluster.servers[0].stop();
+        cluster.wait_until_master(3);
+    })
+    .await;
+    for i in 0..200_u8 {
+        let held = one_row(&*store, &v, &[b'k', i]).await;
+        assert_eq!(held.as_deref(), Some(&b"1"[..]), "{i}");
+    }
+    assert_ne!(store.lineage().await.unwrap(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_replicas_is_settled_at_once_and_begins_anew_when_it_starts_again() {
+    let server = RedisServer::start();
+    let store = patient(&store_at(&server.url()), PATIENCE);
+    let v = view("v");
+    store.put(&v, vec![row(b"k", b"1")]).await.unwrap();
+    store.settle().await.unwrap();
+    let before = store.lineage().await.unwrap();
+    assert_eq!(store.lineage().await.unwrap(), before);
+    let (_server, ()) = apart(server, RedisServer::start_again).await;
+    assert_ne!(store.lineage().await.unwrap(), before);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_of_a_cluster_dies_and_its_replica_takes_over() {
     let cluster = RedisCluster::start_with(3, true);

@@ -205,6 +205,15 @@ pub enum StoreError {
         /// The view.
         view: String,
     },
+    /// A server of the online store gave way to another while rows were written.
+    #[error(
+        "a server of the online store gave way to another, or began anew, while view `{view}` was \
+         materialized, so rows may be lost; run `unskew materialize-incremental END` again"
+    )]
+    FailedOver {
+        /// The view.
+        view: String,
+    },
     /// An instant before what the store holds.
     #[error(
         "as_of {} lies before the watermark {} of view `{view}`; the online store holds only the \

@@ -232,6 +232,7 @@ impl Work<'_> {
         begun: &Begun,
         before: ViewState,
     ) -> Result<Materialized, StoreError> {
+        let lineage = self.online.lineage().await?;
         let watermark = before.watermark;
         let covered = Covered {
             watermark,
@@ -260,6 +261,11 @@ impl Work<'_> {
             && self.can_be_late()
         {
             self.write(since, &covered, &written).await?;
+        }
+        // The state may lie on another server than rows do, and outlive them.
+        self.online.settle().await?;
+        if self.online.lineage().await? != lineage {
+            return Err(self.failed_over(begun).await?);
         }
         let state = self.end(begun, start, is_gap).await?;
         Ok(Materialized {
@@ -379,6 +385,17 @@ impl Work<'_> {
         StoreError::Contended {
             what: format!("the watermark of view `{}`", self.view.name),
         }
+    }
+
+    /// What became of a store whose servers are others than before.
+    async fn failed_over(&self, begun: &Begun) -> Result<StoreError, StoreError> {
+        let state = self.online.state(&self.key).await?;
+        if state.is_none_or(|state| !state.begun.contains(begun)) {
+            return Ok(self.emptied());
+        }
+        Ok(StoreError::FailedOver {
+            view: self.view.name.clone(),
+        })
     }
 
     fn emptied(&self) -> StoreError {

@@ -21,6 +21,7 @@ mod dial;
 mod keys;
 mod link;
 mod patience;
+mod replication;
 mod scan;
 mod script;
 mod servers;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use redis::{Cmd, FromRedisValue, Value};
 use tokio::sync::Semaphore;
@@ -40,7 +42,7 @@ use unskew_core::sample::Sample;
 use crate::error::OnlineError;
 use crate::key::ViewKey;
 use crate::store::{
-    Held, OnlineStore, PutSummary, StoreHealth, StoredRow, ViewState, Wanted, check_sizes,
+    Held, Lineage, OnlineStore, PutSummary, StoreHealth, StoredRow, ViewState, Wanted, check_sizes,
 };
 use address::Address;
 use keys::RowKeys;
@@ -420,6 +422,17 @@ impl Inner {
         Ok(rows)
     }
 
+    async fn lineage(&self) -> Result<Lineage, OnlineError> {
+        let (masters, _) = self.servers.masters().await?;
+        replication::lineage(&masters).await
+    }
+
+    async fn settle(&self) -> Result<(), OnlineError> {
+        let (masters, _) = self.servers.masters().await?;
+        try_join_all(masters.iter().map(replication::settle)).await?;
+        Ok(())
+    }
+
     async fn ping(&self) -> Result<(), OnlineError> {
         let (masters, _) = self.servers.masters().await?;
         for link in masters {
@@ -483,6 +496,14 @@ impl OnlineStore for RedisStore {
 
     async fn remove_view(&self, view: &ViewKey) -> Result<u64, OnlineError> {
         self.patience.wait(|| self.inner.remove_view(view)).await
+    }
+
+    async fn lineage(&self) -> Result<Lineage, OnlineError> {
+        self.patience.wait(|| self.inner.lineage()).await
+    }
+
+    async fn settle(&self) -> Result<(), OnlineError> {
+        self.patience.wait(|| self.inner.settle()).await
     }
 
     async fn ping(&self) -> Result<(), OnlineError> {
