@@ -49,7 +49,7 @@ pub(crate) struct Access {
         env = "UNSKEW_TLS_CLIENT_CA"
     )]
     tls_client_ca: Option<PathBuf>,
-    /// An origin whose pages may ask from a browser, such as https://app.example; repeatable
+    /// An origin whose pages may ask from a browser, such as `https://app.example`; repeatable
     #[arg(
         long = "cors-origin",
         value_name = "ORIGIN",
