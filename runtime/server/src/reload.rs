@@ -3,9 +3,9 @@
 //! ```text
 //! every Settings::poll ─┐
 //! SIGHUP ───────────────┼─▶ Reloader::reload ── is there a newer state, or is a view that was waited
-//! POST /admin/reload ───┘         │             for materialized? ── no ──▶ Reloaded::Unchanged
+//! POST /admin/reload ───┘         │             for materialized? ── no ──▶ nothing changes
 //!                                 │ yes
-//!                                 ▼ components compiled and warmed aside, on a thread of its own
+//!                                 ▼ new components compiled and asked what they are, on a thread of its own
 //!                        Served::next ── fails ──▶ what is served stays, an alarm is raised
 //!                                 │
 //!                                 ▼

@@ -82,7 +82,6 @@ impl Turn {
         finish: impl FnOnce(&Asked, &Evaluated) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let brief = asked.rows.as_of.len() <= INLINE_ROWS;
-        let began = Instant::now();
         let plan = asked.service.watch(self.state.watch());
         let context = Context::current();
         if let Some(plan) = &plan {
@@ -108,10 +107,9 @@ impl Turn {
         } else {
             None
         };
-        let spent = began.elapsed();
-        let waited = self.waited;
+        let (waited, began) = (self.waited, Instant::now());
         let (turn, share) = self.with_share(&asked).await?;
-        answered.waited(waited + began.elapsed().saturating_sub(spent));
+        answered.waited(waited + began.elapsed());
         // The turn lies with the work: a client that goes away ends the waiting for it, not the
         // work.
         off_the_worker(async move {
