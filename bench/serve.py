@@ -12,7 +12,7 @@ from harness.goals import Goal
 from harness.machine import machine, versions
 from harness.measure import two_cores
 from harness.place import parser, place, program, typed
-from harness.serving import memory, picture, reload, repository, servers, tables
+from harness.serving import calls, memory, picture, reload, repository, servers, tables
 from harness.serving.load import BARE, FEAST, UNSKEW, Request, Target
 from harness.serving.processes import Others, end_on_sigterm, ended
 from harness.serving.repository import (
@@ -231,6 +231,14 @@ CASES = {
             for service in (TWENTY_VIEWS, ONE_VIEW)
         ],
         goals=tables.views,
+    ),
+    "call": Case(
+        "An isolated call of a component in Rust of 3 inputs and 2 outputs, in a fresh instance each "
+        "time, without server and store; and `evaluate`, of which it is a part, on a joined batch "
+        "of a view with 10 features. With two threads each calls on its own core.",
+        (),
+        [],
+        special=calls.run,
     ),
     "memory": Case(
         "Resident memory of the server under a closed loop of 64 connections, one entity in a "

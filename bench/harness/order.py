@@ -6,7 +6,7 @@ PIT = "Point-in-time join: {}"
 TRANSFORM = "Transformation: {}"
 SERVE = "Serving: {}"
 TRANSFORM_SIZES = ["1M x 100k", "10M x 1M"]
-SERVE_CASES = ["1 entity", "100 entities", "python", "views", "memory", "reload"]
+SERVE_CASES = ["1 entity", "100 entities", "python", "views", "call", "memory", "reload"]
 MATERIALIZE = "Materialize"
 FAULTS = "Faults of Redis"
 

@@ -18,6 +18,8 @@ def parser(name: str, description: str, sizes: list[str] = SIZES) -> argparse.Ar
     parser.add_argument("--size", choices=sizes, default=sizes[0], help=help)
     parser.add_argument("--runs", type=rounds, default=5, help="rounds (default: 5)")
     parser.add_argument("--unskew", type=Path, default=ROOT / "target/release/unskew")
+    call = ROOT / "target/release/unskew-bench-call"
+    parser.add_argument("--call", type=Path, default=call, help="what calls a component in a loop")
     parser.add_argument("--work", type=Path, default=ROOT / "target/bench")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the file that is written")
     return parser

@@ -141,7 +141,7 @@ async fn after_a_change_of_meaning_no_former_row_is_served() {
                 request: Vec::new(),
             };
             assert_eq!(
-                old.answer(&rows).await.unwrap().statuses[0],
+                old.answer(&rows).await.unwrap().statuses[0][..],
                 [Status::Present],
                 "{what}"
             );
@@ -154,7 +154,7 @@ async fn after_a_change_of_meaning_no_former_row_is_served() {
                 "{what}"
             );
             assert_eq!(
-                old.answer(&rows).await.unwrap().statuses[0],
+                old.answer(&rows).await.unwrap().statuses[0][..],
                 [Status::Present],
                 "{what}"
             );

@@ -13,6 +13,8 @@ const REQUIREMENTS: &str = "bench/requirements.txt";
 const LOAD: &str = "bench/load/Cargo.toml";
 /// Below the folder in which cargo puts what it builds.
 const BUILT: &str = "bench/build";
+/// What calls a component in a loop.
+const CALL: &str = "unskew-bench-call";
 /// Leaves the command as it was built before; said before all arguments of the script.
 const NO_BUILD: &str = "--no-build";
 
@@ -103,7 +105,7 @@ fn bench(script: &str, arguments: &[&str]) -> Result<()> {
         all => {
             run(&mut command(
                 "cargo",
-                &["build", "--release", "-p", "unskew"],
+                &["build", "--release", "-p", "unskew", "-p", CALL],
             ))?;
             all
         }
@@ -112,6 +114,8 @@ fn bench(script: &str, arguments: &[&str]) -> Result<()> {
         .arg(format!("bench/{script}.py"))
         .arg("--unskew")
         .arg(target.join("release/unskew"))
+        .arg("--call")
+        .arg(target.join("release").join(CALL))
         .arg("--work")
         .arg(work)
         .args(arguments)
@@ -119,7 +123,10 @@ fn bench(script: &str, arguments: &[&str]) -> Result<()> {
 }
 
 /// The folder in which cargo puts what it builds; this binary is in it.
-fn target() -> Result<PathBuf> {
+///
+/// # Errors
+/// The system does not say where it is.
+pub(crate) fn target() -> Result<PathBuf> {
     let xtask = std::env::current_exe().context("this binary has no path")?;
     let target = xtask.parent().and_then(Path::parent);
     Ok(target.context("this binary is in no folder")?.to_owned())

@@ -81,6 +81,8 @@ class Sentinel:
         stack.enter_context(ended(self.sentinel.running))
         answering(self.sentinel)
         until(lambda: "slaves=1" in redis_cli(self.sentinel, "info", "sentinel"))
+        replica = self.members[1]
+        until(lambda: "master_link_status:up" in redis_cli(replica, "info", "replication"))
 
     @property
     def url(self) -> str:

@@ -50,6 +50,11 @@ enum Outcome {
     Bad,
 }
 
+/// What one thread of a server allocates, another frees, and the system's allocator has them wait for
+/// each other then.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

@@ -31,7 +31,7 @@ impl Literal {
     /// The value is none of type `wanted`.
     pub fn column(&self, wanted: DataType) -> Result<ArrayRef, ValueError> {
         let text = self.0.to_string();
-        let mut builder = Builder::new(wanted);
+        let mut builder = Builder::new(wanted, 1);
         append(&mut builder, &text, wanted).ok_or_else(|| ValueError::new(0, &text, wanted))?;
         Ok(builder.finish())
     }
@@ -42,7 +42,7 @@ impl Literal {
 /// # Errors
 /// Names the first row whose value is none of type `wanted`.
 pub fn read_column(values: &[&RawValue], wanted: DataType) -> Result<ArrayRef, ValueError> {
-    let mut builder = Builder::new(wanted);
+    let mut builder = Builder::new(wanted, values.len());
     for (row, raw) in values.iter().enumerate() {
         let text = raw.get();
         append(&mut builder, text, wanted).ok_or_else(|| ValueError::new(row, text, wanted))?;

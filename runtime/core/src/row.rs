@@ -20,11 +20,11 @@
 //!
 //! The view digest, which is in a stored row's key, names the schema.
 
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveBuilder, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 
-use crate::builder::{Builder, Scalars};
-use crate::types::{DataType, ScalarType, UTC};
+use crate::builder::{Builder, Numbers, Scalars};
+use crate::types::{DataType, ScalarType};
 
 /// The version of the layout. It grows with every change that gives the bytes of a source's row
 /// another meaning, and is part of every view digest.
@@ -233,8 +233,8 @@ fn header(bytes: &[u8]) -> Result<(i64, Option<i64>, Kind), DamagedRow> {
 /// Turns stored rows back into columns.
 pub struct Decoder {
     columns: Vec<Column>,
-    events: PrimitiveBuilder<TimestampMicrosecondType>,
-    created: PrimitiveBuilder<TimestampMicrosecondType>,
+    events: Numbers<TimestampMicrosecondType>,
+    created: Numbers<TimestampMicrosecondType>,
 }
 
 /// What a [`Decoder`] makes of the rows that were pushed: columns of equal length.
@@ -254,21 +254,23 @@ struct Column {
 }
 
 impl Decoder {
-    /// A decoder of rows whose features have types `schema`, of which it keeps those at the
-    /// indices `wanted` (ascending).
-    pub fn new(schema: &[DataType], wanted: &[usize]) -> Self {
+    /// A decoder of `rows` rows, or more, whose features have types `schema`, of which it keeps
+    /// those at the indices `wanted` (ascending).
+    pub fn new(schema: &[DataType], wanted: &[usize], rows: usize) -> Self {
         let columns = schema
             .iter()
             .enumerate()
             .map(|(index, &data_type)| Column {
                 data_type,
-                wanted: wanted.contains(&index).then(|| Builder::new(data_type)),
+                wanted: wanted
+                    .contains(&index)
+                    .then(|| Builder::new(data_type, rows)),
             })
             .collect();
         Self {
             columns,
-            events: PrimitiveBuilder::new().with_timezone(UTC),
-            created: PrimitiveBuilder::new().with_timezone(UTC),
+            events: Numbers::new(rows),
+            created: Numbers::new(rows),
         }
     }
 
@@ -288,8 +290,8 @@ impl Decoder {
         let content = checked(bytes)?;
         let (event, created, kind) = header(content)?;
         if kind == Kind::Deleted {
-            if content.len() > HEADER {
-                return Err(damaged("it goes on after its deletion"));
+            if content.len() > HEADER || created != Some(i64::MAX) {
+                return Err(damaged("it is not what a deletion is"));
             }
             self.push_nulls();
             return Ok(false);
@@ -297,14 +299,16 @@ impl Decoder {
         self.events.append_value(event);
         self.created.append_option(created);
         let mut reader = Reader(&content[HEADER..]);
-        let validity = reader
-            .take(self.columns.len().div_ceil(8))
-            .ok_or(damaged("it ends within its validity bitmap"))?;
+        let validity = reader.validity(self.columns.len()).ok_or(damaged(
+            "it ends within its validity bitmap, or has more in it than features",
+        ))?;
         for (index, column) in self.columns.iter_mut().enumerate() {
             if validity[index / 8] & (1 << (index % 8)) != 0 {
                 reader
                     .value(column.data_type, column.wanted.as_mut())
-                    .ok_or(damaged("it ends within a value, or a value is no UTF-8"))?;
+                    .ok_or(damaged(
+                        "it ends within a value, or a value is none of its type",
+                    ))?;
             } else if let Some(builder) = &mut column.wanted {
                 builder.null();
             }
@@ -329,10 +333,10 @@ impl Decoder {
     }
 
     /// The columns of the rows that were pushed.
-    pub fn finish(mut self) -> DecodedRows {
+    pub fn finish(self) -> DecodedRows {
         DecodedRows {
-            events: self.events.finish(),
-            created: self.created.finish(),
+            events: self.events.finish_instants(),
+            created: self.created.finish_instants(),
             features: self
                 .columns
                 .into_iter()
@@ -356,6 +360,16 @@ impl<'a> Reader<'a> {
         self.take(N)?.try_into().ok()
     }
 
+    /// The validity bitmap of `length` values, in which nothing is set beyond them.
+    fn validity(&mut self, length: usize) -> Option<&'a [u8]> {
+        let bitmap = self.take(length.div_ceil(8))?;
+        let is_last_full = length.is_multiple_of(8);
+        let beyond = bitmap.last().filter(|_| !is_last_full);
+        beyond
+            .is_none_or(|last| last >> (length % 8) == 0)
+            .then_some(bitmap)
+    }
+
     fn length(&mut self) -> Option<usize> {
         Some(u32::from_le_bytes(self.fixed()?) as usize)
     }
@@ -369,7 +383,7 @@ impl<'a> Reader<'a> {
             (DataType::Scalar(scalar), _) => self.scalar(scalar, None),
             (DataType::List(scalar), builder) => {
                 let length = self.length()?;
-                let validity = self.take(length.div_ceil(8))?;
+                let validity = self.validity(length)?;
                 let mut items = match builder {
                     Some(builder) => Some(builder.list(length)?),
                     None => None,
@@ -388,7 +402,8 @@ impl<'a> Reader<'a> {
 
     fn scalar(&mut self, scalar: ScalarType, builder: Option<&mut Scalars>) -> Option<()> {
         let bytes = match scalar {
-            ScalarType::Bool => self.take(1)?,
+            // One row has one form, so that rows are equal where their bytes are.
+            ScalarType::Bool => self.take(1).filter(|byte| matches!(byte, [0 | 1]))?,
             ScalarType::Int32 | ScalarType::Float32 => self.take(4)?,
             ScalarType::Int64 | ScalarType::Float64 | ScalarType::Timestamp => self.take(8)?,
             ScalarType::String | ScalarType::Bytes => {
@@ -442,7 +457,10 @@ pub fn decode_keys<'a>(
     keys: impl IntoIterator<Item = &'a [u8]>,
     types: &[ScalarType],
 ) -> Result<Vec<ArrayRef>, DamagedKey> {
-    let mut columns: Vec<Scalars> = types.iter().map(|&scalar| Scalars::new(scalar)).collect();
+    let mut columns: Vec<Scalars> = types
+        .iter()
+        .map(|&scalar| Scalars::new(scalar, 0))
+        .collect();
     for key in keys {
         let mut reader = Reader(key);
         let mut read = || {
@@ -468,6 +486,7 @@ mod key_tests {
     };
 
     use super::*;
+    use crate::types::UTC;
 
     fn encoded(columns: &[ArrayRef]) -> Vec<Vec<u8>> {
         let rows = columns.first().map_or(1, |column| column.len());

@@ -1,16 +1,18 @@
 //! Small helpers for text: hexadecimal digits and lists for messages.
 
-use std::fmt::{Display, Write};
+use std::fmt::Display;
 
 /// The hexadecimal digits of `bytes`, in lower case.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    let mut text = String::with_capacity(2 * bytes.len());
+    text.extend(bytes.iter().flat_map(|&byte| digits(byte)).map(char::from));
+    text
+}
+
+/// A byte in hexadecimal digits, in lower case.
+pub const fn digits(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [DIGITS[(byte >> 4) as usize], DIGITS[(byte & 15) as usize]]
 }
 
 /// The bytes that hexadecimal digits stand for; `None` for anything else.

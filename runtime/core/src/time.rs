@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat};
 use serde::{Deserialize, Serialize};
 
 /// 0001-01-01T00:00:00Z in microseconds since 1970.
@@ -114,12 +114,12 @@ pub fn parse(text: &str) -> Result<i64, InvalidTimestamp> {
 /// Writes an instant in RFC 3339 with `Z`; the fraction, if any, with six digits.
 pub fn format(micros: i64) -> String {
     let form = if micros.rem_euclid(SECOND) == 0 {
-        "%Y-%m-%dT%H:%M:%SZ"
+        SecondsFormat::Secs
     } else {
-        "%Y-%m-%dT%H:%M:%S%.6fZ"
+        SecondsFormat::Micros
     };
     match DateTime::from_timestamp_micros(micros) {
-        Some(instant) => instant.format(form).to_string(),
+        Some(instant) => instant.to_rfc3339_opts(form, true),
         None => format!("{micros}us"),
     }
 }

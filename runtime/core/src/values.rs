@@ -338,7 +338,7 @@ fn numbers<T: Exact>(array: &ArrayRef, wanted: DataType) -> Result<ArrayRef, Val
 /// # Errors
 /// Names the first row whose text is no such value.
 pub fn from_text(texts: &StringArray, wanted: DataType) -> Result<ArrayRef, ValueError> {
-    let mut builder = Builder::new(wanted);
+    let mut builder = Builder::new(wanted, texts.len());
     for (row, text) in texts.iter().enumerate() {
         match text {
             None => builder.null(),

@@ -213,7 +213,7 @@ impl fmt::Debug for Component {
     }
 }
 
-fn longer_than_a_moment() -> CallError {
+pub(crate) fn longer_than_a_moment() -> CallError {
     CallError::new(CallErrorKind::Moment, None, "took longer than a moment")
 }
 

@@ -41,7 +41,7 @@ pub struct Evaluated {
     /// The plan's outputs, of its `output_schema()`; row i is row i of the joined batch.
     pub batch: RecordBatch,
     /// For each output column what each of its values is.
-    pub statuses: Vec<Vec<Status>>,
+    pub statuses: Vec<Arc<[Status]>>,
     /// For each lookup the event timestamps of the rows that were found, whether they count or not.
     pub events: Vec<ArrayRef>,
 }
@@ -133,12 +133,14 @@ impl Evaluator {
     }
 
     /// As [`Evaluator::evaluate_observed`], if that takes a moment, which is a few milliseconds for
-    /// each transformation; `None` if it takes longer.
+    /// a call of a component, and no more calls for a transformation than it takes to find a row that
+    /// fails; `None` if it takes longer.
     ///
     /// Components keep nothing, so what was not finished can be done again, where there is time for
-    /// it, and gives the same. A thread on which others wait is thereby never held up for long, and
+    /// it, and gives the same. A thread on which others wait is thereby held up for a moment, and
     /// a component that is quick, as nearly all are, needs no other thread. It waits for no turn at
-    /// the pool of instances: some are kept for this, as many as there are threads that run.
+    /// the pool of instances: some are kept for this, as many as there are threads that run. A moment
+    /// that was not enough is lost, so whoever has many requests should not try each.
     ///
     /// # Errors
     /// As [`Evaluator::evaluate`].
@@ -148,9 +150,7 @@ impl Evaluator {
         observer: impl Observer,
     ) -> Result<Option<Evaluated>, EvaluateError> {
         match self.evaluate_within(joined, Patience::Moment, observer) {
-            Err(EvaluateError::Failure(failure)) if failure.kind == CallErrorKind::Moment => {
-                Ok(None)
-            }
+            Err(error) if is_interrupted(&error) => Ok(None),
             done => done.map(Some),
         }
     }
@@ -186,18 +186,21 @@ impl Evaluator {
                 Binding::EventTimestamp => Some(joined.column(0)),
                 Binding::Constant(_) => None,
             });
-            observer.ended(index);
+            // What was interrupted is done again, and counts then.
+            if !columns.as_ref().is_err_and(is_interrupted) {
+                observer.ended(index);
+            }
             outputs.push(columns?);
         }
         let mut columns = Vec::with_capacity(self.plan.outputs.len());
         let mut statuses = Vec::with_capacity(self.plan.outputs.len());
+        let computed: Arc<[Status]> = std::iter::repeat_n(Status::Present, rows).collect();
         for output in &self.plan.outputs {
             let (column, found) = match output.binding {
-                Binding::Feature { lookup, feature } => (
-                    &features[lookup][feature],
-                    Some(masks[lookup].statuses.as_slice()),
-                ),
-                Binding::Output { step, output } => (&outputs[step][output], None),
+                Binding::Feature { lookup, feature } => {
+                    (&features[lookup][feature], &masks[lookup].statuses)
+                }
+                Binding::Output { step, output } => (&outputs[step][output], &computed),
                 _ => {
                     return Err(EvaluateError::Joined(format!(
                         "output `{}` is neither a feature nor an output of a transformation",
@@ -374,19 +377,22 @@ impl BoundStep {
     }
 }
 
-fn column_statuses(column: &ArrayRef, found: Option<&[Status]>) -> Vec<Status> {
-    let mut statuses = match found {
-        Some(found) => found.to_vec(),
-        None => vec![Status::Present; column.len()],
+/// Whether a moment was not enough.
+fn is_interrupted(error: &EvaluateError) -> bool {
+    matches!(error, EvaluateError::Failure(failure) if failure.kind == CallErrorKind::Moment)
+}
+
+/// What each value of a column is, whose rows are `found`. Columns without nulls share it.
+fn column_statuses(column: &ArrayRef, found: &Arc<[Status]>) -> Arc<[Status]> {
+    let Some(nulls) = column.nulls() else {
+        return Arc::clone(found);
     };
-    if let Some(nulls) = column.nulls() {
-        for (status, is_valid) in statuses.iter_mut().zip(nulls) {
-            if *status == Status::Present && !is_valid {
-                *status = Status::NullValue;
-            }
-        }
-    }
-    statuses
+    let statuses = found.iter().zip(nulls);
+    let status = |(&status, is_valid): (&Status, bool)| match status {
+        Status::Present if !is_valid => Status::NullValue,
+        status => status,
+    };
+    statuses.map(status).collect()
 }
 
 fn columns_of(schema: &SchemaRef) -> String {

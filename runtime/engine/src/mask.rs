@@ -13,7 +13,7 @@ use crate::status::Status;
 /// What became of the rows that a lookup found.
 pub(crate) struct Mask {
     /// [`Status::Present`] where the row counts.
-    pub(crate) statuses: Vec<Status>,
+    pub(crate) statuses: Arc<[Status]>,
     /// True where the row does not count; `None` where all do.
     hidden: Option<BooleanArray>,
 }
@@ -30,7 +30,7 @@ impl Mask {
         let value = |array: &TimestampMicrosecondArray, row: usize| {
             array.is_valid(row).then(|| array.value(row))
         };
-        let statuses: Vec<Status> = (0..found.len())
+        let statuses: Arc<[Status]> = (0..found.len())
             .map(|row| match found.value(row) {
                 found::ROW => status(view, at.value(row), value(event, row), value(created, row)),
                 found::NOT_MATERIALIZED => Status::NotMaterialized,

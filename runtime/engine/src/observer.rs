@@ -45,7 +45,8 @@ pub trait Observer {
         let _ = step;
     }
 
-    /// The step that began last has ended, well or not. A step that fails is the last one.
+    /// The step that began last has ended, well or not. A step that fails is the last one. One that
+    /// was interrupted, since it was to take a moment and takes longer, has not ended.
     fn ended(&mut self, step: usize) {
         let _ = step;
     }

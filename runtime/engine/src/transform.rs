@@ -27,12 +27,16 @@ use arrow::datatypes::DataType as ArrowType;
 use unskew_core::component::Kind;
 use unskew_core::view::OnError;
 
-use crate::component::{Component, Patience, Returned};
+use crate::component::{Component, Patience, Returned, longer_than_a_moment};
 use crate::error::{CallError, CallErrorKind, Failure};
 
 /// How many calls of one transformation may run out of time before all of it has failed. Finding
 /// one row among 8,192 by halving takes 14.
 pub(crate) const MAX_TIMEOUTS: usize = 32;
+
+/// How many calls one transformation may make in a moment, each of which may take one. Finding one
+/// row among 256 by halving takes 17.
+pub(crate) const CALLS_IN_A_MOMENT: usize = 17;
 
 /// The rows that a batch transformation gave.
 #[derive(Clone, Debug)]
@@ -202,6 +206,8 @@ struct Run<'a> {
     /// without any row being at fault.
     chunk: usize,
     timeouts: usize,
+    /// How many calls were made.
+    calls: usize,
     pieces: Vec<Piece>,
 }
 
@@ -222,6 +228,7 @@ impl<'a> Run<'a> {
             rows,
             chunk: component.chunk_rows(),
             timeouts: 0,
+            calls: 0,
             pieces: Vec::new(),
         }
     }
@@ -309,6 +316,10 @@ impl<'a> Run<'a> {
     /// # Errors
     /// The outer one ends the transformation.
     fn call(&mut self, rows: &Range<usize>) -> Result<Result<Returned, CallError>, Box<Failure>> {
+        self.calls += 1;
+        if self.patience == Patience::Moment && self.calls > CALLS_IN_A_MOMENT {
+            return Err(self.failure(None, &longer_than_a_moment()));
+        }
         let result = if *rows == (0..self.rows) {
             // Most requests: nothing to cut off, and a slice is an allocation for each column.
             self.component

@@ -1,11 +1,13 @@
 //! Keys in, joined batch out.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray, UInt8Array};
 use arrow::datatypes::{DataType as ArrowType, TimestampMicrosecondType};
 use arrow::util::display::array_value_to_string;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::hash_table::Entry;
 use unskew_core::plan::{FeaturePlan, Layout, found};
 use unskew_core::row::{self, DecodedRows, Decoder};
 use unskew_core::time;
@@ -14,6 +16,11 @@ use unskew_core::types::{DataType, UTC};
 use crate::error::OnlineError;
 use crate::key::ViewKey;
 use crate::store::{Held, OnlineStore, Wanted};
+
+/// Up to so many rows a comparison of all is quicker than a hash.
+const FEW: usize = 8;
+/// About how long an entity key is.
+const KEY: usize = 16;
 
 /// All of a plan that does not depend on the request: which views to ask for, under which keys.
 #[derive(Clone, Debug)]
@@ -210,24 +217,35 @@ impl Joiner {
                 entities: Vec::new(),
             })
             .collect();
-        let mut seen: Vec<HashMap<Vec<u8>, usize>> = vec![HashMap::new(); wanted.len()];
+        let hasher = DefaultHashBuilder::default();
+        let mut seen: Vec<HashTable<usize>> = vec![HashTable::new(); wanted.len()];
         let mut places = Vec::with_capacity(self.lookups.len());
-        let mut entity = Vec::new();
         for lookup in &self.lookups {
             let columns = lookup.columns(keys)?;
-            let (seen, wanted) = (&mut seen[lookup.view], &mut wanted[lookup.view]);
+            let (seen, entities) = (&mut seen[lookup.view], &mut wanted[lookup.view].entities);
             let place = |row| {
-                entity.clear();
+                let mut entity = Vec::with_capacity(KEY);
                 if !row::encode_key(&columns, row, &mut entity) {
                     return None;
                 }
-                if let Some(&place) = seen.get(&entity) {
-                    return Some(place);
+                if rows <= FEW {
+                    let known = entities.iter().position(|known| *known == entity);
+                    return known.or_else(|| {
+                        entities.push(entity);
+                        Some(entities.len() - 1)
+                    });
                 }
-                let place = wanted.entities.len();
-                wanted.entities.push(entity.clone());
-                seen.insert(entity.clone(), place);
-                Some(place)
+                let hash = |entity: &Vec<u8>| hasher.hash_one(entity);
+                let is = |&place: &usize| entities[place] == entity;
+                match seen.entry(hash(&entity), is, |&place| hash(&entities[place])) {
+                    Entry::Occupied(place) => Some(*place.get()),
+                    Entry::Vacant(free) => {
+                        let place = entities.len();
+                        free.insert(place);
+                        entities.push(entity);
+                        Some(place)
+                    }
+                }
             };
             places.push((0..rows).map(place).collect());
         }
@@ -246,7 +264,7 @@ impl Joiner {
         let materialized = held
             .and_then(|held| held.state.as_ref())
             .is_some_and(|state| state.is_materialized());
-        let mut decoder = Decoder::new(&lookup.schema, &lookup.features);
+        let mut decoder = Decoder::new(&lookup.schema, &lookup.features, places.len());
         let mut bytes = 0_usize;
         let mut statuses = Vec::with_capacity(places.len());
         for (row, place) in places.iter().enumerate() {

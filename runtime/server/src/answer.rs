@@ -29,7 +29,7 @@ pub(crate) fn write(
 ) -> io::Result<Vec<u8>> {
     let schema = evaluated.batch.schema_ref();
     let names = || schema.fields().iter().map(|field| field.name().as_str());
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(expected(evaluated));
     write!(out, "{{\"plan\":\"{digest}\",\"as_of\":")?;
     json::write_column(&mut out, as_of)?;
     out.write_all(b",\"features\":")?;
@@ -48,6 +48,19 @@ pub(crate) fn write(
     )?;
     out.write_all(b"}")?;
     Ok(out)
+}
+
+/// About how many bytes an answer has, so that it need not move as it grows.
+fn expected(evaluated: &Evaluated) -> usize {
+    const AROUND: usize = 160;
+    const INSTANT: usize = 32;
+    const VALUE: usize = 20;
+    const STATUS: usize = 10;
+    let rows = evaluated.batch.num_rows();
+    let schema = evaluated.batch.schema_ref();
+    let columns = schema.fields().iter();
+    let columns = columns.map(|field| 2 * (field.name().len() + 6) + rows * (VALUE + STATUS));
+    AROUND + rows * INSTANT + columns.sum::<usize>()
 }
 
 fn write_statuses(out: &mut Vec<u8>, statuses: &[Status]) {

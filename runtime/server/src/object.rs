@@ -1,9 +1,11 @@
 //! JSON objects whose values stay the text that they are.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::{fmt, io};
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::Problem;
@@ -11,7 +13,7 @@ use crate::error::Problem;
 /// The members of a JSON object, in order, none twice.
 #[derive(Debug, Default)]
 pub(crate) struct Object<'a> {
-    members: Vec<(String, &'a RawValue)>,
+    members: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
 impl<'a> Object<'a> {
@@ -47,15 +49,29 @@ impl<'a> Object<'a> {
         // What is an object but has no form of its own: a name with half a surrogate.
         let object: Self = serde_json::from_str(value.get())
             .map_err(|error| Problem::NotJson(format!("in {name}: {error}")))?;
-        let mut seen = BTreeSet::new();
-        match object.members.iter().find(|(name, _)| !seen.insert(name)) {
-            Some((name, _)) => Err(Problem::Duplicate(format!("{prefix}{}", shortened(name)))),
+        match object.repeated() {
+            Some(name) => Err(Problem::Duplicate(format!("{prefix}{}", shortened(name)))),
             None => Ok(object),
         }
     }
 
+    /// A name that stands twice.
+    fn repeated(&self) -> Option<&str> {
+        /// Up to so many members a comparison of all is quicker than a set.
+        const FEW: usize = 8;
+        let mut names = self.members.iter().map(|(name, _)| &**name);
+        if self.members.len() <= FEW {
+            let before = |index: usize| self.members[..index].iter().map(|(name, _)| &**name);
+            let mut names = names.enumerate();
+            let found = names.find(|&(index, name)| before(index).any(|known| known == name));
+            return found.map(|(_, name)| name);
+        }
+        let mut seen = BTreeSet::new();
+        names.find(|&name| !seen.insert(name))
+    }
+
     /// The members, in order.
-    pub(crate) fn members(&self) -> &[(String, &'a RawValue)] {
+    pub(crate) fn members(&self) -> &[(Cow<'a, str>, &'a RawValue)] {
         &self.members
     }
 
@@ -115,6 +131,10 @@ pub(crate) fn write_object<'n, V>(
     Ok(())
 }
 
+/// A name, which is copied only if it has escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
@@ -128,8 +148,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
                 let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    members.push((name, value));
                 }
                 Ok(Object { members })
             }

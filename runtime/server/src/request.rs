@@ -1,5 +1,6 @@
 //! From a body to rows.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use arrow::array::{ArrayRef, AsArray, TimestampMicrosecondArray};
@@ -39,7 +40,7 @@ impl<'a> Request<'a> {
         if let Some((name, _)) = body
             .members()
             .iter()
-            .find(|(name, _)| !MEMBERS.contains(&name.as_str()))
+            .find(|(name, _)| !MEMBERS.contains(&&**name))
         {
             return Err(Problem::Unknown {
                 place: "the body".to_owned(),
@@ -183,20 +184,13 @@ struct Fields<'p, 'a> {
 impl<'a> Fields<'_, 'a> {
     /// Refuses fields that the plan does not take.
     fn check(&self, service: &str) -> Result<(), Problem> {
-        let names = |fields: &[Field]| -> Vec<String> {
-            fields.iter().map(|field| field.name.clone()).collect()
-        };
-        let valid = names(self.wanted);
-        let unknown = self
-            .given
-            .members()
-            .iter()
-            .find(|(name, _)| !valid.contains(name));
-        let Some((name, _)) = unknown else {
+        let is_of = |fields: &[Field], name: &str| fields.iter().any(|field| field.name == name);
+        let mut given = self.given.members().iter();
+        let Some((name, _)) = given.find(|(name, _)| !is_of(self.wanted, name)) else {
             return Ok(());
         };
         let (elsewhere, fields) = self.elsewhere;
-        let hint = if names(fields).contains(name) {
+        let hint = if is_of(fields, name) {
             format!(" (it belongs into `{elsewhere}`)")
         } else {
             String::new()
@@ -205,7 +199,7 @@ impl<'a> Fields<'_, 'a> {
             place: format!("`{}` of feature service `{service}`", self.member),
             name: shortened(name),
             hint,
-            valid,
+            valid: self.wanted.iter().map(|field| field.name.clone()).collect(),
         })
     }
 
@@ -221,14 +215,14 @@ impl<'a> Fields<'_, 'a> {
                 .given
                 .get_or_null(&field.name)
                 .ok_or_else(|| Problem::Missing {
-                    field: path.clone(),
+                    field: path.to_string(),
                     what: format!(
                         "{} of type {} that feature service `{service}` needs",
                         self.what, field.data_type
                     ),
                 })?;
-            let values = rows(&path, value, field.data_type)?;
-            length.take(&path, values.len())?;
+            let values = rows(path, value, field.data_type)?;
+            length.take(path, values.len())?;
             Ok(values)
         };
         self.wanted.iter().map(values).collect()
@@ -238,12 +232,28 @@ impl<'a> Fields<'_, 'a> {
         self.wanted
             .iter()
             .zip(values)
-            .map(|(field, values)| column(&self.path(field), values, field.data_type))
+            .map(|(field, values)| column(self.path(field), values, field.data_type))
             .collect()
     }
 
-    fn path(&self, field: &Field) -> String {
-        format!("{}.{}", self.member, field.name)
+    fn path<'f>(&self, field: &'f Field) -> FieldPath<'f> {
+        FieldPath {
+            member: self.member,
+            name: &field.name,
+        }
+    }
+}
+
+/// Where in a body a field stands; only messages have it as a text.
+#[derive(Clone, Copy)]
+struct FieldPath<'a> {
+    member: &'static str,
+    name: &'a str,
+}
+
+impl fmt::Display for FieldPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.member, self.name)
     }
 }
 
@@ -273,7 +283,7 @@ impl Length {
     ///
     /// # Errors
     /// It has too many, or another number than the fields before it.
-    pub(crate) fn take(&mut self, field: &str, values: usize) -> Result<(), Problem> {
+    pub(crate) fn take(&mut self, field: impl fmt::Display, values: usize) -> Result<(), Problem> {
         if values > self.limit {
             return Err(Problem::TooManyRows {
                 rows: values,
@@ -285,11 +295,11 @@ impl Length {
             values => format!("{values} values"),
         };
         match &self.first {
-            None => self.first = Some((field.to_owned(), values)),
+            None => self.first = Some((field.to_string(), values)),
             Some((_, rows)) if *rows == values => {}
             Some((other, rows)) => {
                 return Err(Problem::Lengths {
-                    field: field.to_owned(),
+                    field: field.to_string(),
                     found: count(values),
                     other: other.clone(),
                     expected: count(*rows),
@@ -305,7 +315,7 @@ impl Length {
 /// Where each value is itself a list, a list is one of rows if each of its items is a list or null,
 /// and otherwise a single value: `[[1, 2], null]` has two rows, `[1, 2]` one, `[]` none.
 fn rows<'a>(
-    field: &str,
+    field: FieldPath<'_>,
     value: &'a RawValue,
     data_type: DataType,
 ) -> Result<Vec<&'a RawValue>, Problem> {
@@ -324,9 +334,9 @@ fn rows<'a>(
 ///
 /// # Errors
 /// It is none.
-pub(crate) fn list<'a>(field: &str, value: &'a RawValue) -> Result<Vec<&'a RawValue>, Problem> {
+pub(crate) fn list(field: impl fmt::Display, value: &RawValue) -> Result<Vec<&RawValue>, Problem> {
     serde_json::from_str(value.get()).map_err(|_| Problem::Form {
-        field: field.to_owned(),
+        field: field.to_string(),
         found: kind(value).to_owned(),
         valid: "a list".to_owned(),
     })
@@ -337,12 +347,12 @@ pub(crate) fn list<'a>(field: &str, value: &'a RawValue) -> Result<Vec<&'a RawVa
 /// # Errors
 /// A value is none of the type.
 pub(crate) fn column(
-    field: &str,
+    field: impl fmt::Display,
     values: &[&RawValue],
     data_type: DataType,
 ) -> Result<ArrayRef, Problem> {
     json::read_column(values, data_type).map_err(|source| Problem::Value {
-        field: field.to_owned(),
+        field: field.to_string(),
         source,
     })
 }

@@ -26,7 +26,7 @@ fn decoded(
     wanted: &[usize],
     rows: &[Option<Vec<u8>>],
 ) -> Result<DecodedRows, DamagedRow> {
-    let mut decoder = Decoder::new(schema, wanted);
+    let mut decoder = Decoder::new(schema, wanted, 1);
     for row in rows {
         decoder.push(row.as_deref())?;
     }
@@ -125,7 +125,7 @@ proptest! {
         let (event, created) = times[0];
         let mut pushed = Vec::new();
         encode_online_only(&columns, 0, event, created, &mut pushed);
-        let mut decoder = Decoder::new(&schema, &all);
+        let mut decoder = Decoder::new(&schema, &all, 1);
         prop_assert_eq!(decoder.push(Some(&pushed)), Ok(true));
         prop_assert_eq!(decoder.push(Some(&deleted(event))), Ok(false));
         prop_assert_eq!(decoder.push(None), Ok(false));
@@ -136,7 +136,7 @@ proptest! {
             prop_assert!(feature.is_null(1) && feature.is_null(2));
         }
         let longer = changed(&deleted(event), |content| content.push(0));
-        prop_assert!(Decoder::new(&schema, &all).push(Some(&longer)).is_err());
+        prop_assert!(Decoder::new(&schema, &all, 1).push(Some(&longer)).is_err());
     }
 
     #[test]

@@ -540,7 +540,7 @@ fn rows_are_never_mixed_up_whatever_the_size_of_the_batch() {
         let part = evaluator.evaluate(&whole.slice(start, length)).unwrap();
         assert_eq!(part.batch, together.batch.slice(start, length));
         assert_eq!(
-            part.statuses[0],
+            part.statuses[0][..],
             together.statuses[0][start..start + length]
         );
     }
@@ -711,10 +711,65 @@ fn what_takes_longer_than_a_moment_is_left_to_be_done_again() {
         let quick = evaluator.evaluate_briefly(&rows(2), ()).unwrap();
         assert_eq!(column(&quick.unwrap(), "y"), "[2,3]");
         // Not a failure, and not a null either.
-        assert!(evaluator.evaluate_briefly(&rows(13), ()).unwrap().is_none());
         assert!(evaluator.evaluate_briefly(&rows(14), ()).unwrap().is_none());
-        let whole = evaluator.evaluate(&rows(13)).unwrap();
-        assert_eq!(column(&whole, "y"), "[2,14]");
+        let mut ended = Ended::default();
+        let quick = evaluator.evaluate_briefly(&rows(13), &mut ended);
+        assert!(quick.unwrap().is_none());
+        // What was interrupted has not ended.
+        assert_eq!(ended.0, 0);
+        let whole = evaluator.evaluate_observed(&rows(13), &mut ended);
+        assert_eq!(column(&whole.unwrap(), "y"), "[2,14]");
+        assert_eq!(ended.0, 1);
+    }
+}
+
+#[test]
+fn a_moment_is_enough_to_find_a_row_that_fails_and_not_for_one_call_for_each_row() {
+    use crate::transform::CALLS_IN_A_MOMENT;
+
+    // It fails for 13, and does not say which row that is.
+    let engine = crate::testing::waiting(60_000);
+    let failing = Guest::each(
+        INT64,
+        "(if (i64.eq (local.get $x) (i64.const 13)) (then unreachable)) (local.get $x)",
+    )
+    .load_into(&engine);
+    let mut steps = vec![step("failing", &failing, vec![from(FEATURE)])];
+    steps[0].on_error = OnError::Null;
+    let evaluator = evaluator(
+        plan(
+            vec![lookup("o", view(INT64, None, Mode::Event))],
+            steps,
+            vec![output("y", INT64, of_step(0, 0))],
+        ),
+        &[&failing],
+    );
+    let rows = |values: &[i64]| {
+        let values: Vec<_> = values.iter().copied().map(Some).collect();
+        present(&evaluator, ints(&values))
+    };
+    let mut one = [1; 256];
+    one[200] = 13;
+    let one = loop {
+        // On a machine that is busy a moment may pass before the call runs.
+        if let Some(one) = evaluator.evaluate_briefly(&rows(&one), ()).unwrap() {
+            break one;
+        }
+    };
+    assert_eq!(one.batch.column(0).null_count(), 1);
+    let all = rows(&[13; CALLS_IN_A_MOMENT]);
+    assert!(evaluator.evaluate_briefly(&all, ()).unwrap().is_none());
+    let whole = evaluator.evaluate(&all).unwrap();
+    assert_eq!(whole.batch.column(0).null_count(), CALLS_IN_A_MOMENT);
+}
+
+/// How many steps ended.
+#[derive(Default)]
+struct Ended(usize);
+
+impl crate::observer::Observer for Ended {
+    fn ended(&mut self, _step: usize) {
+        self.0 += 1;
     }
 }
 

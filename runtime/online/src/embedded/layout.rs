@@ -116,11 +116,7 @@ mod tests {
     use super::*;
 
     fn view(project: &str, view: &str) -> ViewKey {
-        ViewKey {
-            project: project.to_owned(),
-            view: view.to_owned(),
-            digest: Digest::of(b"meaning"),
-        }
+        ViewKey::new(project, view, Digest::of(b"meaning"))
     }
 
     #[test]

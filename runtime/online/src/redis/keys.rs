@@ -8,66 +8,59 @@
 //! `ENTITY` is the entity key in hexadecimal digits, `-` for the empty one of a view of one row for
 //! everybody. In braces it is the hash tag: in a cluster all views of an entity lie in one slot.
 //! `DIGEST` is the first half of the view digest. A name's bytes other than letters, digits, `_`,
-//! `-` and `.` are written `%XX`, so that a name cannot hold a separator, nor what SCAN takes for a
-//! pattern.
+//! `-` and `.` are written `%XX` ([`ViewKey`]), so that a name cannot hold a separator, nor what SCAN
+//! takes for a pattern.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 
 use redis::{RedisWrite, ToRedisArgs};
-use unskew_core::text::unhex;
+use unskew_core::text::{digits, unhex};
 
 use super::slot;
-use crate::key::ViewKey;
+use crate::key::{ViewKey, push_escaped};
 
-/// The keys of a view, made once for all that is asked of it.
-pub(crate) struct RowKeys {
-    state: String,
-    /// `}:PROJECT:VIEW:DIGEST`.
-    suffix: String,
+/// The keys of a view.
+#[derive(Clone, Copy)]
+pub(crate) struct RowKeys<'a> {
+    /// `PROJECT:VIEW:DIGEST`.
+    path: &'a str,
 }
 
 const ROW: &str = "unskew:{";
+/// What stands between the entity and the path.
+const END: &str = "}:";
 const STATE: &str = "unskew:state:";
 /// The entity of a view without join keys.
 const EVERYBODY: &str = "-";
 
-impl RowKeys {
-    pub(crate) fn of(view: &ViewKey) -> Self {
-        let state = state(view);
-        let mut suffix = String::with_capacity(state.len());
-        suffix.push_str("}:");
-        suffix.push_str(&state[STATE.len()..]);
-        Self { state, suffix }
+impl<'a> RowKeys<'a> {
+    pub(crate) const fn of(view: &'a ViewKey) -> Self {
+        Self { path: view.path() }
     }
 
     /// The key of the view's state.
-    pub(crate) const fn state(&self) -> &str {
-        self.state.as_str()
-    }
-
-    /// The hash slot in which the view's state lies.
-    pub(crate) fn state_slot(&self) -> u16 {
-        slot::of(self.state.as_bytes())
+    pub(crate) const fn state(self) -> StateKey<'a> {
+        StateKey(self.path)
     }
 
     /// The key of the row of an entity.
-    pub(crate) const fn key<'a>(&'a self, entity: &'a [u8]) -> RowKey<'a> {
+    pub(crate) const fn key(self, entity: &'a [u8]) -> RowKey<'a> {
         RowKey {
             entity,
-            suffix: self.suffix.as_str(),
+            path: self.path,
         }
     }
 
     /// The pattern of all of them.
-    pub(crate) fn pattern(&self) -> String {
-        format!("{ROW}*{}", self.suffix)
+    pub(crate) fn pattern(self) -> String {
+        format!("{ROW}*{END}{}", self.path)
     }
 
     /// The entity key of a row's key; `None` if it is another's.
-    pub(crate) fn entity(&self, key: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn entity(self, key: &[u8]) -> Option<Vec<u8>> {
         let key = std::str::from_utf8(key).ok()?;
-        let entity = key.strip_prefix(ROW)?.strip_suffix(self.suffix.as_str())?;
+        let entity = key.strip_prefix(ROW)?.strip_suffix(self.path)?;
+        let entity = entity.strip_suffix(END)?;
         if entity == EVERYBODY {
             return Some(Vec::new());
         }
@@ -75,11 +68,36 @@ impl RowKeys {
     }
 }
 
+/// The key of the state of a view, which is written straight into a command.
+#[derive(Clone, Copy)]
+pub(crate) struct StateKey<'a>(&'a str);
+
+impl StateKey<'_> {
+    /// How many bytes it has.
+    pub(crate) const fn len(&self) -> usize {
+        STATE.len() + self.0.len()
+    }
+
+    /// The hash slot in which it lies.
+    pub(crate) fn slot(&self) -> u16 {
+        slot::of_bytes(STATE.bytes().chain(self.0.bytes()))
+    }
+}
+
+impl ToRedisArgs for StateKey<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let mut key = out.writer_for_next_arg();
+        // A command is written to in memory, which cannot fail.
+        let _ = key.write_all(STATE.as_bytes());
+        let _ = key.write_all(self.0.as_bytes());
+    }
+}
+
 /// The key of a row, which is written straight into a command.
 #[derive(Clone, Copy)]
 pub(crate) struct RowKey<'a> {
     entity: &'a [u8],
-    suffix: &'a str,
+    path: &'a str,
 }
 
 impl RowKey<'_> {
@@ -90,7 +108,7 @@ impl RowKey<'_> {
         } else {
             2 * self.entity.len()
         };
-        ROW.len() + entity + self.suffix.len()
+        ROW.len() + entity + END.len() + self.path.len()
     }
 
     /// The hash slot in which it lies: that of what stands in braces, the same for all views of an
@@ -119,22 +137,9 @@ impl ToRedisArgs for RowKey<'_> {
             }
             let _ = key.write_all(&hex[..2 * bytes.len()]);
         }
-        let _ = key.write_all(self.suffix.as_bytes());
+        let _ = key.write_all(END.as_bytes());
+        let _ = key.write_all(self.path.as_bytes());
     }
-}
-
-/// A byte in hexadecimal digits.
-const fn digits(byte: u8) -> [u8; 2] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    [DIGITS[(byte >> 4) as usize], DIGITS[(byte & 15) as usize]]
-}
-
-/// The key of the state of a view.
-pub(crate) fn state(view: &ViewKey) -> String {
-    let mut key = String::with_capacity(96);
-    key.push_str(STATE);
-    push_path(&mut key, view);
-    key
 }
 
 /// The patterns of the states and of the rows of a project.
@@ -148,27 +153,6 @@ pub(crate) fn project_patterns(project: &str) -> [String; 2] {
     ]
 }
 
-fn push_path(path: &mut String, view: &ViewKey) {
-    push_escaped(path, &view.project);
-    path.push(':');
-    push_escaped(path, &view.view);
-    path.push(':');
-    for &byte in &view.digest.bytes()[..16] {
-        path.extend(digits(byte).map(char::from));
-    }
-}
-
-fn push_escaped(escaped: &mut String, name: &str) {
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.') {
-            escaped.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(escaped, "%{byte:02X}");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use unskew_core::digest::Digest;
@@ -176,11 +160,7 @@ mod tests {
     use super::*;
 
     fn view(project: &str, view: &str) -> ViewKey {
-        ViewKey {
-            project: project.to_owned(),
-            view: view.to_owned(),
-            digest: Digest::of(b"meaning"),
-        }
+        ViewKey::new(project, view, Digest::of(b"meaning"))
     }
 
     fn written(key: RowKey<'_>) -> Vec<u8> {
@@ -191,7 +171,8 @@ mod tests {
 
     #[test]
     fn a_key_reads_back_as_its_entity() {
-        let keys = RowKeys::of(&view("p", "v"));
+        let view_key = view("p", "v");
+        let keys = RowKeys::of(&view_key);
         for entity in [
             &b""[..],
             b"\0",
@@ -212,30 +193,25 @@ mod tests {
 
     #[test]
     fn a_key_looks_as_documented() {
-        let keys = RowKeys::of(&view("shop", "customer"));
+        let view_key = view("shop", "customer");
+        let keys = RowKeys::of(&view_key);
         let key = String::from_utf8(written(keys.key(b"\x01\xab"))).unwrap();
         let half = &Digest::of(b"meaning").hex()[..32];
         assert_eq!(key, format!("unskew:{{01ab}}:shop:customer:{half}"));
-        assert_eq!(
-            state(&view("shop", "customer")),
-            format!("unskew:state:shop:customer:{half}")
-        );
+        let state = keys.state();
+        let written = String::from_utf8(state.to_redis_args().remove(0)).unwrap();
+        assert_eq!(written, format!("unskew:state:shop:customer:{half}"));
+        assert_eq!(written.len(), state.len());
+        assert_eq!(state.slot(), slot::of(written.as_bytes()));
     }
 
     #[test]
     fn a_key_lies_in_the_slot_of_its_entity() {
         for name in ["v", "w"] {
-            let keys = RowKeys::of(&view("p", name));
+            let view_key = view("p", name);
+            let keys = RowKeys::of(&view_key);
             assert_eq!(keys.key(b"\x01\xab").slot(), slot::of(b"01ab"));
             assert_eq!(keys.key(b"").slot(), slot::of(b"-"));
         }
-    }
-
-    #[test]
-    fn names_cannot_hold_separators_or_patterns() {
-        let mut escaped = String::new();
-        push_escaped(&mut escaped, "a:b*{}[]?\\é");
-        assert_eq!(escaped, "a%3Ab%2A%7B%7D%5B%5D%3F%5C%C3%A9");
-        assert_ne!(state(&view("a:b", "c")), state(&view("a", "b:c")));
     }
 }

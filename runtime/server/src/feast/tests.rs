@@ -100,7 +100,7 @@ fn written(statuses: &[Status], values: Vec<Option<f64>>, events: Vec<Option<i64
     );
     let evaluated = Evaluated {
         batch: batch.unwrap(),
-        statuses: vec![statuses.to_vec(); 3],
+        statuses: vec![statuses.into(); 3],
         events: vec![Arc::clone(&instants), instants],
     };
     let asked = RequestRows {

@@ -7,16 +7,12 @@ mod metrics;
 mod online;
 mod status;
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
 use axum::http::{Method, Uri};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use futures::FutureExt;
+use tower::util::option_layer;
 
 pub(crate) use docs::paths;
 
@@ -25,14 +21,19 @@ use crate::feast;
 use crate::guard::AdmitLayer;
 use crate::object::shortened;
 use crate::state::State;
-use crate::watch::observe;
-use crate::work::panicked;
+use crate::watch::ObserveLayer;
 
 /// All paths. Whatever fails is answered as JSON, and a panic costs the one request in which it
 /// happens.
 pub(crate) fn router(state: State) -> Router {
-    let (gate, watched) = (Arc::clone(state.gate()), state.clone());
-    let routes = Router::new()
+    let gate = Arc::clone(state.gate());
+    // What any of the others answers is seen. A browser asks whether it may ask without a token.
+    let layers = (
+        ObserveLayer::new(state.clone()),
+        option_layer(gate.cors().cloned()),
+        AdmitLayer::new(gate),
+    );
+    Router::new()
         .route("/online", post(online::online).delete(delete::delete))
         .route("/get-online-features", post(feast::get_online_features))
         .route("/push", post(feast::push))
@@ -46,23 +47,10 @@ pub(crate) fn router(state: State) -> Router {
         .route("/docs/", get(docs::page))
         .route("/docs/{file}", get(docs::file))
         .with_state(state)
-        .route_layer(AdmitLayer::new(Arc::clone(&gate)));
-    let routes = guarded(routes);
-    // A browser asks whether it may ask without a token.
-    let routes = match gate.cors() {
-        Some(cors) => routes.layer(cors.clone()),
-        None => routes,
-    };
-    // What any of the others answers is seen.
-    routes.layer(middleware::from_fn_with_state(watched, observe))
-}
-
-/// Gives `routes` the answers that all paths share: to other paths, to other methods, to a panic.
-fn guarded(routes: Router) -> Router {
-    routes
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
-        .layer(middleware::from_fn(catch_panic))
+        // All at once: each call of `layer` costs a request some boxes.
+        .layer(layers)
 }
 
 async fn no_path(uri: Uri) -> Problem {
@@ -73,15 +61,6 @@ async fn no_method(method: Method, uri: Uri) -> Problem {
     Problem::NoMethod {
         path: shortened(uri.path()),
         method: shortened(method.as_str()),
-    }
-}
-
-async fn catch_panic(request: Request, next: Next) -> Response {
-    // What a panic leaves behind belongs to the request alone; what requests share has no state
-    // that a panic could leave half changed.
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        Ok(response) => response,
-        Err(_) => panicked().into_response(),
     }
 }
 

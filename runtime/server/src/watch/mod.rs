@@ -45,7 +45,7 @@ use metrics::Metrics;
 pub use features::{FeatureLogSettings, Sample};
 pub(crate) use metrics::Stage;
 pub(crate) use plan::{PlanWatch, Stages};
-pub(crate) use request::{Code, Context, observe};
+pub(crate) use request::{Code, Context, ObserveLayer};
 pub(crate) use scrape::{CONTENT_TYPE, scrape};
 
 /// What watches a server.

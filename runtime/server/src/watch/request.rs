@@ -1,14 +1,19 @@
 //! One request from its head to its answer: its id, its trace, its line in the log, what is counted.
 
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
+use std::task::{self, Poll};
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State as Extracted};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use opentelemetry::trace::TraceId;
 use prometheus_client::metrics::gauge::Gauge;
+use tower::{Layer, Service};
 use tracing::{Instrument, Level, Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -17,6 +22,7 @@ use super::plan::PlanWatch;
 use super::routes::Route;
 use super::trace::Trace;
 use crate::state::State;
+use crate::work::panicked;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -65,60 +71,147 @@ impl Context {
     }
 }
 
-/// Watches a request. It has to be the outermost of all layers, so that what any of them answers is
-/// seen.
-pub(crate) async fn observe(
-    Extracted(state): Extracted<State>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let watch = state.watch();
-    let began = Instant::now();
-    let path = request.extensions().get::<MatchedPath>();
-    let route = watch
-        .metrics
-        .routes
-        .of(path.map_or(NO_ROUTE, MatchedPath::as_str));
-    let seen = Seen::begin(watch, route);
-    let id = id(request.headers());
-    let (span, trace) = span(&request, &id, &seen.route);
-    let context = Context {
-        inner: Arc::new(Inner {
-            id: id.clone(),
-            trace,
-            asked: OnceLock::new(),
-        }),
-    };
-    let method = watch.request_level.map(|_| request.method().clone());
-    let answered = CURRENT.scope(context.clone(), next.run(request));
-    let mut response = if span.is_disabled() {
-        answered.await
-    } else {
-        answered.instrument(span.clone()).await
-    };
-    let status = response.status().as_u16();
-    let code = code(&response);
-    if let Some(code) = code {
-        watch.metrics.problems.count(code);
+/// Watches requests, and answers those in which there is a panic. It has to be the outermost of all
+/// layers, so that what any of them answers is seen.
+#[derive(Clone)]
+pub(crate) struct ObserveLayer(State);
+
+impl ObserveLayer {
+    pub(crate) const fn new(state: State) -> Self {
+        Self(state)
     }
-    let span_ended = !span.is_disabled();
-    if span_ended {
-        end(&span, &context, status, code);
+}
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+
+    fn layer(&self, inner: S) -> Observe<S> {
+        Observe {
+            state: self.0.clone(),
+            inner,
+        }
     }
-    if let Some(level) = watch.request_level {
-        let line = Line {
-            context: &context,
-            method,
-            route: &seen.route.path,
-            status,
-            code,
-            began,
+}
+
+/// See [`ObserveLayer`].
+#[derive(Clone)]
+pub(crate) struct Observe<S> {
+    state: State,
+    inner: S,
+}
+
+impl<S> Service<Request> for Observe<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let asking = Asking::begin(&self.state, &request);
+        let answer = self.inner.call(request);
+        let state = self.state.clone();
+        asking.observe(state, answer).map(Ok).boxed()
+    }
+}
+
+/// A request, before its path sees it.
+struct Asking {
+    began: Instant,
+    seen: Seen,
+    id: HeaderValue,
+    span: Span,
+    context: Context,
+    method: Option<Method>,
+}
+
+impl Asking {
+    fn begin(state: &State, request: &Request) -> Self {
+        let watch = state.watch();
+        let began = Instant::now();
+        let path = request.extensions().get::<MatchedPath>();
+        let path = path.map_or(NO_ROUTE, MatchedPath::as_str);
+        let seen = Seen::begin(watch, watch.metrics.routes.of(path));
+        let id = id(request.headers());
+        let (span, trace) = span(request, &id, &seen.route);
+        let context = Context {
+            inner: Arc::new(Inner {
+                id: id.clone(),
+                trace,
+                asked: OnceLock::new(),
+            }),
         };
-        line.write(level);
+        let method = watch.request_level.map(|_| request.method().clone());
+        Self {
+            began,
+            seen,
+            id,
+            span,
+            context,
+            method,
+        }
     }
-    seen.end(status, began);
-    response.headers_mut().insert(REQUEST_ID, id);
-    response
+
+    async fn observe(
+        self,
+        state: State,
+        answer: impl Future<Output = Result<Response, Infallible>>,
+    ) -> Response {
+        let Self {
+            began,
+            seen,
+            id,
+            span,
+            context,
+            method,
+        } = self;
+        let watch = state.watch();
+        let answered = CURRENT.scope(context.clone(), unwinding(answer));
+        let mut response = if span.is_disabled() {
+            answered.await
+        } else {
+            answered.instrument(span.clone()).await
+        };
+        let status = response.status().as_u16();
+        let code = code(&response);
+        if let Some(code) = code {
+            watch.metrics.problems.count(code);
+        }
+        if !span.is_disabled() {
+            end(&span, &context, status, code);
+        }
+        if let Some(level) = watch.request_level {
+            let line = Line {
+                context: &context,
+                method,
+                route: &seen.route.path,
+                status,
+                code,
+                began,
+            };
+            line.write(level);
+        }
+        seen.end(status, began);
+        response.headers_mut().insert(REQUEST_ID, id);
+        response
+    }
+}
+
+/// An answer, also where a panic happens: it costs the one request.
+async fn unwinding(answer: impl Future<Output = Result<Response, Infallible>>) -> Response {
+    // What a panic leaves behind belongs to the request alone; what requests share has no state
+    // that a panic could leave half changed.
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => panicked().into_response(),
+    }
 }
 
 /// Of a problem its code; that of gRPC, where an answer has nothing but it.

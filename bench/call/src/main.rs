@@ -1,4 +1,4 @@
-//! usage: call COMPONENT [SECONDS [CASE]]
+//! usage: unskew-bench-call COMPONENT [SECONDS [CASE]]
 //!
 //! What an isolated call costs: percentiles in nanoseconds of [`Component::call`] and of
 //! [`Evaluator::evaluate`] on joined batches of a view with ten features. COMPONENT is
@@ -40,13 +40,17 @@ const HOUR: i64 = 3_600_000_000;
 /// Features of the view, of which the last two are int64.
 const FEATURES: usize = 10;
 
+/// That of the command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (path, seconds, wanted) = match arguments.as_slice() {
         [path] => (path, 1.0, ""),
         [path, seconds] => (path, seconds.parse()?, ""),
         [path, seconds, case] => (path, seconds.parse()?, case.as_str()),
-        _ => return Err("usage: call COMPONENT [SECONDS [CASE]]".into()),
+        _ => return Err("usage: unskew-bench-call COMPONENT [SECONDS [CASE]]".into()),
     };
     let time = Duration::try_from_secs_f64(seconds)?;
     let measure = |name: String, threads: usize, call: &(dyn Fn() -> bool + Sync)| {
