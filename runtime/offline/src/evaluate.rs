@@ -219,7 +219,7 @@ fn evaluate(
     let mut columns = evaluated.batch.columns().to_vec();
     for statuses in evaluated.statuses {
         // The position in `ALL` is the position in the enum.
-        let codes = statuses.into_iter().map(|status| status as u8);
+        let codes = statuses.iter().map(|&status| status as u8);
         columns.push(Arc::new(codes.collect::<UInt8Array>()));
     }
     let options = RecordBatchOptions::new().with_row_count(Some(joined.num_rows()));

@@ -1,7 +1,7 @@
 //! Which files hold rows of an entity.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use serde::Serialize;
@@ -44,7 +44,7 @@ impl Offline {
     ///
     /// Files are left out by statistics and bloom filters, as for a training set. Where a batch
     /// transformation makes a join key, the files say nothing of it: all of them are read, and the
-    /// component is run.
+    /// component is run. If the future is dropped, that ends.
     ///
     /// # Errors
     /// The history cannot be read, or its rows cannot be made.
@@ -84,7 +84,12 @@ impl Offline {
             progress,
         };
         let handle = Handle::current();
-        tokio::task::spawn_blocking(move || search.run(&handle)).await?
+        // Gone when nobody waits for the answer any more: a search may take hours.
+        let waiting = Arc::new(());
+        let waits = Arc::downgrade(&waiting);
+        let found = tokio::task::spawn_blocking(move || search.run(&handle, &waits)).await?;
+        drop(waiting);
+        found
     }
 }
 
@@ -101,7 +106,7 @@ struct Search {
 }
 
 impl Search {
-    fn run(&self, handle: &Handle) -> Result<KeyHistory, OfflineError> {
+    fn run(&self, handle: &Handle, waits: &Weak<()>) -> Result<KeyHistory, OfflineError> {
         let (pieces, _) = self.scan.pieces(&self.wanted, 1, handle)?;
         let stage = format!("looking for rows in the history of `{}`", self.view.name);
         let rows = pieces.iter().map(|piece| piece.rows()).sum();
@@ -116,6 +121,9 @@ impl Search {
             let rows = found.entry(file.display().to_string()).or_default();
             let mut reader = self.scan.read(piece, &columns, CHUNK_ROWS, handle)?;
             while let Some((_, batch)) = reader.next()? {
+                if waits.strong_count() == 0 {
+                    return Err(OfflineError::Cancelled);
+                }
                 let (keys, length) = self.keys(&batch).map_err(|error| {
                     let file = Some(file.clone());
                     OfflineError::view_rows(file, error)

@@ -3,20 +3,26 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::common::runtime::JoinSet;
+use datafusion::common::runtime::{JoinSet, SpawnedTask};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::ExecutionPlan;
-use futures::TryStreamExt;
-use hashbrown::HashMap;
-use unskew_core::row::{encode, encode_key, timestamps};
+use futures::{StreamExt, TryStreamExt, stream};
+use itertools::Itertools;
+use unskew_core::row::{encode, encode_key};
 use unskew_core::time::availability;
 use unskew_core::view::View;
 
 use crate::error::OfflineError;
+use crate::held::{Held, Row, Run};
 use crate::offline::{Components, Offline};
 use crate::progress::Progress;
 use crate::selection::{Covered, Selection};
 use crate::view_rows::ViewBatch;
+
+/// How many rows the sink is given at once.
+const ROWS: usize = 16_384;
+/// How many times the sink is called at once: while a store writes, the next rows are made ready.
+const CALLS: usize = 2;
 
 /// Takes the rows of [`Offline::latest_rows`].
 ///
@@ -67,8 +73,10 @@ impl Offline {
     /// Streams a view's history and gives `sink`, for each key, the row that counts at the end of
     /// the selection among the rows that it takes.
     ///
-    /// Memory is bounded by [`crate::Settings::latest_rows_bytes`] whatever the number of keys:
-    /// when it is used up, what is held is given to the sink and forgotten.
+    /// Partitions are read in parallel; what they found is merged, so that each key is given once
+    /// and in the order of keys. Memory is bounded by [`crate::Settings::latest_rows_bytes`]
+    /// whatever the number of keys: when a partition's share is used up, what it holds is given to
+    /// the sink and forgotten.
     ///
     /// # Errors
     /// The history cannot be read, its rows cannot be made, or the sink fails. The sink may have
@@ -101,13 +109,16 @@ impl Offline {
             tasks.spawn(Arc::clone(&reader).read(stream));
         }
         let mut total = LatestRows::default();
-        while let Some(counts) = tasks.join_next().await {
-            let counts = counts??;
+        let mut runs = Vec::with_capacity(partitions);
+        while let Some(done) = tasks.join_next().await {
+            let (counts, run) = done??;
             total.read += counts.read;
             total.taken += counts.taken;
             total.written += counts.written;
             total.uncovered += counts.uncovered;
+            runs.push(run);
         }
+        total.written += reader.hand_on(runs).await?;
         Ok(total)
     }
 }
@@ -123,10 +134,12 @@ struct Reader {
 }
 
 impl Reader {
+    /// Reads a partition: its counts, and of each key that is still held the greatest row,
+    /// ascending by key.
     async fn read(
         self: Arc<Self>,
         mut stream: SendableRecordBatchStream,
-    ) -> Result<LatestRows, OfflineError> {
+    ) -> Result<(LatestRows, Run), OfflineError> {
         let mut counts = LatestRows::default();
         let mut held = Held::default();
         let mut key = Vec::new();
@@ -150,12 +163,11 @@ impl Reader {
                     });
                 }
             }
-            if held.bytes > self.budget {
-                counts.written += self.hand_on(&mut held).await?;
+            if held.bytes() > self.budget {
+                counts.written += self.hand_on(vec![held.take()]).await?;
             }
         }
-        counts.written += self.hand_on(&mut held).await?;
-        Ok(counts)
+        Ok((counts, held.take()))
     }
 
     fn is_uncovered(&self, event: Option<i64>, created: Option<i64>) -> bool {
@@ -169,61 +181,29 @@ impl Reader {
             .is_some_and(|available| available < start && !self.covered.contains(available))
     }
 
-    async fn hand_on(&self, held: &mut Held) -> Result<u64, OfflineError> {
-        let mut rows: Vec<_> = std::mem::take(held).rows.into_iter().collect();
-        if rows.is_empty() {
-            return Ok(0);
-        }
-        // Stores take keys faster in their order, and what is written does not depend on hashes.
-        rows.sort_unstable();
-        let count = rows.len() as u64;
-        self.sink
-            .write(rows)
+    /// Gives the sink the rows of `runs`: of a key that several have, the greatest row.
+    async fn hand_on(self: &Arc<Self>, runs: Vec<Run>) -> Result<u64, OfflineError> {
+        let rows = runs.into_iter().map(Run::into_rows).kmerge();
+        // Equal keys come with the greatest row last.
+        let rows = rows.coalesce(|one, next| match one.0 == next.0 {
+            true => Ok(next),
+            false => Err((one, next)),
+        });
+        stream::iter(rows)
+            .chunks(ROWS)
+            .map(|rows| SpawnedTask::spawn(Arc::clone(self).write(rows)))
+            .buffered(CALLS)
+            .map(|written| written.unwrap_or_else(|failed| Err(failed.into())))
+            .try_fold(0, async |sum, written| Ok(sum + written))
             .await
-            .map_err(|error| OfflineError::Sink {
-                view: self.view.name.clone(),
-                error,
-            })?;
-        Ok(count)
     }
-}
 
-/// The greatest row of each key so far.
-#[derive(Default)]
-struct Held {
-    rows: HashMap<Vec<u8>, Vec<u8>>,
-    /// About how much memory they take.
-    bytes: usize,
-    scratch: Vec<u8>,
-}
-
-impl Held {
-    /// What an entry takes beside its key and row: two vectors, the table, the allocator.
-    const OVERHEAD: usize = 96;
-
-    fn offer(
-        &mut self,
-        key: &[u8],
-        event: i64,
-        created: Option<i64>,
-        encode: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let Some(known) = self.rows.get_mut(key) else {
-            let mut bytes = Vec::new();
-            encode(&mut bytes);
-            self.bytes += key.len() + bytes.len() + Self::OVERHEAD;
-            self.rows.insert(key.to_vec(), bytes);
-            return;
-        };
-        // Most rows lose by their timestamps alone, and need not be encoded.
-        if timestamps(known).is_ok_and(|known| (event, created) < known) {
-            return;
-        }
-        self.scratch.clear();
-        encode(&mut self.scratch);
-        if self.scratch > *known {
-            self.bytes = self.bytes + self.scratch.len() - known.len();
-            known.clone_from(&self.scratch);
-        }
+    async fn write(self: Arc<Self>, rows: Vec<Row>) -> Result<u64, OfflineError> {
+        let count = rows.len() as u64;
+        let written = self.sink.write(rows).await;
+        written.map(|()| count).map_err(|error| OfflineError::Sink {
+            view: self.view.name.clone(),
+            error,
+        })
     }
 }

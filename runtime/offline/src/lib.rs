@@ -45,6 +45,7 @@ mod error;
 mod evaluate;
 mod files;
 mod footers;
+mod held;
 mod hive;
 mod join;
 mod joined;

@@ -52,12 +52,11 @@ impl Replaced {
 
     /// Whether it is `file`, which lies in the same folder.
     pub(crate) fn is(&self, file: &SourceFile) -> bool {
-        let other = Self::of(file);
-        let is_same = match (&self.e_tag, &other.e_tag) {
+        let is_same = || match (&self.e_tag, &file.meta.e_tag) {
             (Some(one), Some(other)) => one.trim_matches('"') == other.trim_matches('"'),
-            _ => self.modified == other.modified,
+            _ => self.modified == file.meta.last_modified.timestamp_micros(),
         };
-        is_same && self.file == other.file && self.size == other.size
+        self.size == file.meta.size && is_same() && self.file == name(&file.path)
     }
 }
 
@@ -84,11 +83,11 @@ pub(crate) fn replaces(file: &FileSchema) -> Result<Vec<Replaced>, OfflineError>
     })
 }
 
-/// The files that count, and those that another replaces, with the index of that one.
+/// The files that count, and those that others replace.
 pub(crate) struct Told {
     pub(crate) counting: Vec<FileSchema>,
-    /// Each with the file that replaces it.
-    pub(crate) replaced: Vec<(FileSchema, SourceFile)>,
+    /// Each with the files that say so: at least one, and more where that was replaced itself.
+    pub(crate) replaced: Vec<(FileSchema, Vec<SourceFile>)>,
 }
 
 /// Tells files that count from those that another one of the folder replaces.
@@ -96,25 +95,157 @@ pub(crate) struct Told {
 /// # Errors
 /// A list cannot be read.
 pub(crate) fn told(files: Vec<FileSchema>) -> Result<Told, OfflineError> {
-    let mut lists: BTreeMap<PathBuf, Vec<(Replaced, SourceFile)>> = BTreeMap::new();
-    for file in &files {
+    // By folder and name: there may be thousands of files, and thousands in a list.
+    let mut lists: BTreeMap<Place, Vec<(Replaced, usize)>> = BTreeMap::new();
+    for (index, file) in files.iter().enumerate() {
         for replaced in replaces(file)? {
-            let folder = file.file.path.parent().unwrap_or(Path::new(""));
-            let of_folder = lists.entry(folder.to_owned()).or_default();
-            of_folder.push((replaced, file.file.clone()));
+            let place = (folder(&file.file), replaced.file.clone());
+            lists.entry(place).or_default().push((replaced, index));
         }
     }
+    let by: Vec<Vec<SourceFile>> = files
+        .iter()
+        .map(|FileSchema { file, .. }| {
+            let lists = lists.get(&place(file)).into_iter().flatten();
+            let lists = lists.filter(|(replaced, _)| replaced.is(file));
+            lists.map(|(_, index)| files[*index].file.clone()).collect()
+        })
+        .collect();
     let mut told = Told {
         counting: Vec::with_capacity(files.len()),
         replaced: Vec::new(),
     };
-    for file in files {
-        let folder = file.file.path.parent().unwrap_or(Path::new(""));
-        let mut of_folder = lists.get(folder).into_iter().flatten();
-        match of_folder.find(|(replaced, _)| replaced.is(&file.file)) {
-            Some((_, by)) => told.replaced.push((file, by.clone())),
-            None => told.counting.push(file),
+    for (file, by) in files.into_iter().zip(by) {
+        match by.is_empty() {
+            true => told.counting.push(file),
+            false => told.replaced.push((file, by)),
         }
     }
     Ok(told)
+}
+
+/// A folder, and a name in it.
+pub(crate) type Place = (PathBuf, String);
+
+/// Where a file lies.
+pub(crate) fn place(file: &SourceFile) -> Place {
+    (folder(file), name(&file.path))
+}
+
+fn folder(file: &SourceFile) -> PathBuf {
+    file.path.parent().unwrap_or(Path::new("")).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::datatypes::Schema;
+    use bytes::Bytes;
+    use object_store::ObjectMeta;
+    use object_store::path::Path as ObjectPath;
+    use parquet::arrow::ArrowWriter;
+    use parquet::arrow::arrow_reader::ArrowReaderMetadata;
+    use parquet::file::metadata::KeyValue;
+    use parquet::file::properties::WriterProperties;
+
+    use super::*;
+
+    fn file(path: &str, modified: i64) -> SourceFile {
+        SourceFile {
+            path: PathBuf::from(path),
+            store: None,
+            meta: ObjectMeta {
+                location: ObjectPath::from(path),
+                last_modified: std::time::UNIX_EPOCH.into(),
+                size: modified.cast_unsigned(),
+                e_tag: None,
+                version: None,
+            },
+            events: None,
+            partition: Vec::new(),
+        }
+    }
+
+    /// The footer of a file with this list.
+    fn footer(list: &[Replaced]) -> ArrowReaderMetadata {
+        let json = serde_json::to_string(list).unwrap();
+        let entry = KeyValue::new(REPLACES.to_owned(), json);
+        let properties = WriterProperties::builder().set_key_value_metadata(Some(vec![entry]));
+        let column = std::sync::Arc::new(Int64Array::from(vec![1]));
+        let batch = RecordBatch::try_from_iter([("v", column as _)]).unwrap();
+        let mut bytes = Vec::new();
+        let properties = Some(properties.build());
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), properties).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        ArrowReaderMetadata::load(&Bytes::from(bytes), Default::default()).unwrap()
+    }
+
+    fn with(file: SourceFile, metadata: &ArrowReaderMetadata) -> FileSchema {
+        FileSchema {
+            file,
+            schema: std::sync::Arc::new(Schema::empty()),
+            rows: 1,
+            metadata: metadata.clone(),
+        }
+    }
+
+    /// Files of a few names in two folders, and lists of a few of them: as they are, of another
+    /// size, and of the other folder.
+    #[test]
+    fn a_file_counts_unless_one_of_its_folder_lists_it_as_it_is() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..200 {
+            let path = |random: &mut fastrand::Rng| {
+                format!("d/{}/{}.parquet", random.u8(0..2), random.u8(0..6))
+            };
+            let mut files: BTreeMap<String, FileSchema> = BTreeMap::new();
+            for _ in 0..random.usize(0..10) {
+                let list: Vec<Replaced> = (0..random.usize(0..4))
+                    .map(|_| Replaced::of(&file(&path(&mut random), random.i64(0..2))))
+                    .collect();
+                let at = path(&mut random);
+                let of = file(&at, random.i64(0..2));
+                files.insert(at, with(of, &footer(&list)));
+            }
+            let files: Vec<FileSchema> = files.into_values().collect();
+            let by = |file: &SourceFile| -> Vec<PathBuf> {
+                let others = files.iter().filter(|other| {
+                    let lists = replaces(other).unwrap();
+                    let lists = lists.iter().filter(|replaced| replaced.is(file));
+                    lists.count() > 0 && other.file.path.parent() == file.path.parent()
+                });
+                others.map(|other| other.file.path.clone()).collect()
+            };
+            let told = told(files.clone()).unwrap();
+            assert_eq!(told.counting.len() + told.replaced.len(), files.len());
+            for file in &told.counting {
+                assert!(by(&file.file).is_empty(), "{:?}", file.file.path);
+            }
+            for (file, replaced_by) in &told.replaced {
+                let mut told: Vec<PathBuf> =
+                    replaced_by.iter().map(|file| file.path.clone()).collect();
+                told.dedup();
+                assert_eq!(told, by(&file.file), "{:?}", file.file.path);
+            }
+        }
+    }
+
+    /// To compare each of them with each would take minutes.
+    #[test]
+    fn many_files_and_a_long_list_are_told_at_once() {
+        const MANY: i64 = 20_000;
+        let path = |what: &str, number: i64| format!("d/{what}-{number}.parquet");
+        let list: Vec<Replaced> = (0..MANY)
+            .map(|number| Replaced::of(&file(&path("old", number), 1)))
+            .collect();
+        let none = footer(&[]);
+        let mut files = vec![with(file("d/merged.parquet", 1), &footer(&list))];
+        for number in 0..MANY {
+            files.push(with(file(&path("new", number), 1), &none));
+        }
+        files.push(with(file(&path("old", 7), 1), &none));
+        let told = told(files).unwrap();
+        assert_eq!((told.counting.len(), told.replaced.len()), (20_001, 1));
+    }
 }

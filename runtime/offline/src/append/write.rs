@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use bytes::Bytes;
+use futures::future::join_all;
 use object_store::path::Path as ObjectPath;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use parquet::arrow::ArrowWriter;
@@ -16,6 +17,9 @@ use super::{Appender, Folder, SourceRows};
 use crate::error::OfflineError;
 use crate::output::staged::{StagedFile, made_folder};
 use crate::stores::failed;
+
+/// How many objects are put at once.
+const PUTS: usize = 16;
 
 /// How often another name is tried. Names are random, so the first is free.
 const ATTEMPTS: usize = 3;
@@ -98,19 +102,19 @@ async fn local(
             let folder = folder.join(below);
             made_folder(&folder)?;
             let out = folder.join(&name);
-            let file = StagedFile::beside(&out, false)?;
-            file.write(bytes)?;
-            staged.push((out, file));
+            staged.push(StagedFile::beside(&out, false)?.complete(bytes)?);
         }
         let mut named: Vec<PathBuf> = Vec::with_capacity(staged.len());
-        for (out, file) in staged {
-            if let Err(error) = file.persist() {
-                for path in &named {
-                    let _ = std::fs::remove_file(path);
+        for file in staged {
+            match file.persist() {
+                Ok(path) => named.push(path),
+                Err(error) => {
+                    for path in &named {
+                        let _ = std::fs::remove_file(path);
+                    }
+                    return Err(error);
                 }
-                return Err(error);
             }
-            named.push(out);
         }
         Ok(named
             .iter()
@@ -127,9 +131,7 @@ async fn remote(
     files: &[(String, Bytes)],
     name: &str,
 ) -> Result<Vec<String>, OfflineError> {
-    let mut put: Vec<ObjectPath> = Vec::with_capacity(files.len());
-    let mut urls = Vec::with_capacity(files.len());
-    for (below, bytes) in files {
+    let put = async |(below, bytes): &(String, Bytes)| {
         let parts = [folder.as_ref(), below, name];
         let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let key = parts.join("/");
@@ -142,20 +144,28 @@ async fn remote(
             Err(error) => Err(error.into()),
         };
         match created {
-            Ok(key) => put.push(key),
-            Err(error) => {
-                for key in &put {
-                    let _ = store.delete(key).await;
-                }
-                return Err(match error {
-                    Error::AlreadyExists { .. } => OfflineError::Exists { path: file.into() },
-                    error => failed(&file, &error),
-                });
+            Ok(key) => Ok((key, file)),
+            Err(Error::AlreadyExists { .. }) => Err(OfflineError::Exists { path: file.into() }),
+            Err(error) => Err(failed(&file, &error)),
+        }
+    };
+    let mut there: Vec<(ObjectPath, String)> = Vec::with_capacity(files.len());
+    for some in files.chunks(PUTS) {
+        let mut failure = None;
+        for done in join_all(some.iter().map(&put)).await {
+            match done {
+                Ok(done) => there.push(done),
+                Err(error) => failure = failure.or(Some(error)),
             }
         }
-        urls.push(file);
+        if let Some(error) = failure {
+            for (key, _) in &there {
+                let _ = store.delete(key).await;
+            }
+            return Err(error);
+        }
     }
-    Ok(urls)
+    Ok(there.into_iter().map(|(_, url)| url).collect())
 }
 
 /// Puts an object that is not there yet.

@@ -26,7 +26,7 @@ use crate::files::SourceFile;
 use crate::offline::CHUNK_ROWS;
 use crate::output::staged::StagedFile;
 use crate::progress::Progress;
-use crate::replaced::{REPLACES, Replaced, replaces};
+use crate::replaced::{Place, REPLACES, Replaced, replaces};
 use crate::scan::{Scan, Wanted};
 use crate::schema::FileSchema;
 use crate::stores::failed;
@@ -47,7 +47,7 @@ pub(super) async fn merge(
     source: &Source,
     folder: &Folder,
     group: Vec<FileSchema>,
-    young: &[&SourceFile],
+    young: &BTreeMap<Place, &SourceFile>,
     now: i64,
     progress: &Arc<dyn Progress>,
 ) -> Result<MergedFile, OfflineError> {
@@ -150,15 +150,23 @@ impl Work {
         let upload = store.put_multipart(&key).await.map_err(refused)?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, 8 << 20);
         let mut chunk = vec![0; 1 << 20];
-        loop {
-            let length = file.read(&mut chunk).map_err(&unreadable)?;
-            if length == 0 {
-                break;
+        let sent = loop {
+            match file.read(&mut chunk) {
+                Ok(0) => break Ok(()),
+                Ok(length) => match upload.wait_for_capacity(4).await {
+                    Ok(()) => upload.write(&chunk[..length]),
+                    Err(error) => break Err(refused(error)),
+                },
+                Err(error) => break Err(unreadable(error)),
             }
-            upload.wait_for_capacity(4).await.map_err(refused)?;
-            upload.write(&chunk[..length]);
+        };
+        if sent.is_err() {
+            // The parts of an upload that nobody ends stay, unseen, and cost.
+            let _ = upload.abort().await;
+            sent?;
+        } else {
+            upload.finish().await.map_err(refused)?;
         }
-        upload.finish().await.map_err(refused)?;
         Ok(bytes)
     }
 
@@ -237,15 +245,14 @@ async fn check_inputs(inputs: &[SourceFile]) -> Result<(), OfflineError> {
 /// which they agree, and with the list of what it replaces.
 fn properties(
     group: &[FileSchema],
-    young: &[&SourceFile],
+    young: &BTreeMap<Place, &SourceFile>,
 ) -> Result<WriterProperties, OfflineError> {
     let mut list: Vec<Replaced> = group.iter().map(|file| Replaced::of(&file.file)).collect();
     for file in group {
         // What a file replaces would count again once it is replaced and deleted itself.
         let inherited = replaces(file)?.into_iter().filter(|replaced| {
-            young
-                .iter()
-                .any(|young| young.path.parent() == file.file.path.parent() && replaced.is(young))
+            let young = young.get(&(parent(file), replaced.file.clone()));
+            young.is_some_and(|young| replaced.is(young))
         });
         list.extend(inherited);
     }

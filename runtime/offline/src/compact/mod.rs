@@ -14,6 +14,7 @@ mod lock;
 mod merge;
 mod remove;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,9 +27,10 @@ use self::lock::Lock;
 use self::merge::merge;
 use crate::append::{AppendProblem, Folder, folder};
 use crate::error::OfflineError;
+use crate::files::SourceFile;
 use crate::offline::Offline;
 use crate::progress::Progress;
-use crate::replaced::told;
+use crate::replaced::{place, told};
 use crate::schema::FileSchema;
 
 /// How files are merged.
@@ -126,20 +128,27 @@ impl Offline {
         done
     }
 
-    /// Deletes the files of a source that others replace, whatever reads them, and says which.
+    /// Deletes the files of a source that were replaced by the instant `until`, in microseconds
+    /// since 1970, or by one of the files `merged`, whatever reads them, and says which. Those that
+    /// another run has replaced since are left to that.
     ///
     /// # Errors
     /// As those of [`Self::compact`].
     pub async fn remove_replaced(
         &self,
         source: &Source,
-        now: i64,
+        until: i64,
+        merged: &[MergedFile],
     ) -> Result<Vec<String>, OfflineError> {
-        let (_, lock) = self.lock(source, now).await?;
+        let (_, lock) = self.lock(source, until).await?;
+        let merged: BTreeSet<&str> = merged.iter().map(|merged| merged.file.as_str()).collect();
         let removed = async {
             let told = told(self.all_files(source).await?)?;
-            let replaced = told.replaced.iter().map(|(file, _)| &file.file);
-            remove::all(replaced).await
+            let is_due = |by: &SourceFile| {
+                is_before(by, until) || merged.contains(&*by.path.to_string_lossy())
+            };
+            let due = told.replaced.iter().filter(|(_, by)| by.iter().any(is_due));
+            remove::all(due.map(|(file, _)| &file.file)).await
         };
         let removed = removed.await;
         lock.release().await;
@@ -176,14 +185,17 @@ impl Offline {
         let (old, young): (Vec<_>, Vec<_>) = told
             .replaced
             .into_iter()
-            .partition(|(_, by)| by.meta.last_modified.timestamp_micros() <= until);
+            .partition(|(_, by)| by.iter().any(|by| is_before(by, until)));
         let mut done = Compacted {
             files_before: told.counting.len() as u64,
             removed: remove::all(old.iter().map(|(file, _)| &file.file)).await?,
             ..Compacted::default()
         };
         // A file that replaces another goes on doing so after it was replaced itself.
-        let young: Vec<_> = young.iter().map(|(file, _)| &file.file).collect();
+        let young: BTreeMap<_, _> = young
+            .iter()
+            .map(|(file, _)| (place(&file.file), &file.file))
+            .collect();
         let groups = groups(told.counting, request.target_bytes);
         let rows = groups.iter().flatten().map(|file| file.rows).sum();
         let stage = format!("merging the files of `{}`", source.name);
@@ -201,31 +213,43 @@ impl Offline {
     }
 }
 
+/// Whether a file was there at an instant.
+fn is_before(file: &SourceFile, until: i64) -> bool {
+    file.meta.last_modified.timestamp_micros() <= until
+}
+
+/// How many files become one at most: it lists them for as long as it lives.
+const GROUP_FILES: usize = 10_000;
+
 /// The small files, in groups each of which becomes one: of one folder and the same columns, and
 /// together about as large as wanted.
 fn groups(files: Vec<FileSchema>, target_bytes: u64) -> Vec<Vec<FileSchema>> {
     let is_small = |file: &FileSchema| file.file.meta.size < target_bytes.div_ceil(2);
-    let mut open: Vec<Vec<FileSchema>> = Vec::new();
+    // With how many bytes each has.
+    let mut open: Vec<(u64, Vec<FileSchema>)> = Vec::new();
     let mut groups = Vec::new();
     for file in files
         .into_iter()
         .filter(|file| is_small(file) && can_be_copied(file))
     {
-        let place = |group: &Vec<FileSchema>| group.first().is_some_and(|one| fit(one, &file));
-        let at = match open.iter().position(place) {
+        let fits =
+            |(_, group): &(u64, Vec<FileSchema>)| group.first().is_some_and(|one| fit(one, &file));
+        // The files of a folder follow one another.
+        let at = match open.iter().rposition(fits) {
             Some(at) => at,
             None => {
-                open.push(Vec::new());
+                open.push((0, Vec::new()));
                 open.len() - 1
             }
         };
-        open[at].push(file);
-        let bytes: u64 = open[at].iter().map(|file| file.file.meta.size).sum();
-        if bytes >= target_bytes {
-            groups.push(open.swap_remove(at));
+        let (bytes, group) = &mut open[at];
+        *bytes += file.file.meta.size;
+        group.push(file);
+        if *bytes >= target_bytes || group.len() >= GROUP_FILES {
+            groups.push(open.swap_remove(at).1);
         }
     }
-    groups.extend(open);
+    groups.extend(open.into_iter().map(|(_, group)| group));
     groups.retain(|group| group.len() > 1);
     groups
 }
@@ -246,7 +270,7 @@ fn fit(one: &FileSchema, other: &FileSchema) -> bool {
             && one.data_type() == other.data_type()
             && one.metadata() == other.metadata()
     };
-    parent(one) == parent(other)
+    one.file.path.parent() == other.file.path.parent()
         && fields.len() == others.len()
         && fields.iter().zip(others).all(is_same)
 }

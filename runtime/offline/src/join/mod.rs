@@ -491,7 +491,7 @@ impl Join {
                 slots.len()
             )));
         }
-        let mut decoder = Decoder::new(&self.view.feature_types(), &set.features);
+        let mut decoder = Decoder::new(&self.view.feature_types(), &set.features, slots.len());
         let mut states = Vec::with_capacity(slots.len());
         for &slot in slots {
             let row = row(slot);

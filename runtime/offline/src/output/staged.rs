@@ -75,16 +75,50 @@ impl StagedFile {
             .map_err(|error| cannot_write(&self.out, error))
     }
 
+    /// Writes it whole, and closes it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn complete(self, bytes: impl AsRef<[u8]>) -> Result<CompleteFile, OfflineError> {
+        self.write(bytes)?;
+        Ok(self.closed())
+    }
+
     /// Gives the complete file its name, so that it stays even if the machine stops now.
     ///
     /// # Errors
     /// A file of that name has appeared and is not to be overwritten, or the system refuses.
     pub(crate) fn persist(self) -> Result<(), OfflineError> {
+        self.closed().persist().map(drop)
+    }
+
+    fn closed(self) -> CompleteFile {
+        CompleteFile {
+            out: self.out,
+            overwrite: self.overwrite,
+            temporary: self.temporary,
+        }
+    }
+}
+
+/// A complete file that waits for its name; it is deleted when dropped. It holds no handle, of which
+/// a process has few, so there may be many of them.
+pub(crate) struct CompleteFile {
+    out: PathBuf,
+    overwrite: bool,
+    temporary: TempPath,
+}
+
+impl CompleteFile {
+    /// Gives it its name, so that it stays even if the machine stops now, and says which that is.
+    ///
+    /// # Errors
+    /// A file of that name has appeared and is not to be overwritten, or the system refuses.
+    pub(crate) fn persist(self) -> Result<PathBuf, OfflineError> {
         let Self {
             out,
             overwrite,
             temporary,
-            file: _,
         } = self;
         let persisted = if overwrite {
             temporary.persist(&out)
@@ -93,7 +127,7 @@ impl StagedFile {
         };
         persisted.map_err(|error| failed(&out, error.error))?;
         sync(parent(&out));
-        Ok(())
+        Ok(out)
     }
 }
 

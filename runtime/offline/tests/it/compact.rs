@@ -2,15 +2,18 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
+use tokio::sync::Notify;
 use unskew_core::view::Source;
-use unskew_offline::{Compact, Compacted, Components, OfflineError, Settings};
+use unskew_offline::{Compact, Compacted, Components, OfflineError, Progress, Settings};
 use unskew_test_s3::S3Server;
 
 use crate::repository::{Repository, batch, history, ints, strings, values, view};
@@ -128,7 +131,7 @@ async fn what_was_replaced_stays_so_when_its_successor_is_replaced() {
     // The successor goes first.
     fs::remove_file(&first.merged[0].file).unwrap();
     assert_eq!(seen(&repository, &source).await, [1, 2, 3]);
-    let removed = offline.remove_replaced(&source, LATER).await.unwrap();
+    let removed = offline.remove_replaced(&source, LATER, &[]).await.unwrap();
     assert_eq!(removed.len(), 3);
     assert_eq!(seen(&repository, &source).await, [1, 2, 3]);
     assert_eq!(
@@ -154,7 +157,10 @@ async fn a_file_that_is_written_anew_counts() {
     after.set_modified(later).unwrap();
     assert_eq!(seen(&repository, &source).await, [1, 2, 7]);
     // Nor is it deleted.
-    let removed = repository.offline.remove_replaced(&source, LATER).await;
+    let removed = repository
+        .offline
+        .remove_replaced(&source, LATER, &[])
+        .await;
     assert_eq!(removed.unwrap().len(), 1);
     assert_eq!(seen(&repository, &source).await, [1, 2, 7]);
 }
@@ -187,6 +193,38 @@ async fn replaced_files_are_kept_for_who_reads_them() {
     let next = compact(&repository, &source).await.unwrap();
     assert_eq!((next.kept, next.removed.len()), (0, 2));
     assert_eq!(seen(&repository, &source).await, [1, 2]);
+}
+
+/// Whoever has waited long enough for the readers of what it replaced has not for those of another
+/// run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_deletes_what_it_replaced_itself() {
+    let repository = Repository::new();
+    let source = view("d").source;
+    let young = Compact {
+        grace: i64::MAX,
+        ..request(MIB)
+    };
+    let offline = &repository.offline;
+    let run = || offline.compact(&source, &young, Arc::new(()));
+    row(&repository, "d/a.parquet", 1);
+    row(&repository, "d/b.parquet", 2);
+    let first = run().await.unwrap();
+    row(&repository, "d/c.parquet", 3);
+    row(&repository, "d/d.parquet", 4);
+    let second = run().await.unwrap();
+    let removed = offline.remove_replaced(&source, 0, &first.merged).await;
+    let removed: Vec<PathBuf> = removed.unwrap().into_iter().map(PathBuf::from).collect();
+    assert_eq!(
+        removed,
+        ["a", "b"].map(|file| repository.path(&format!("d/{file}.parquet")))
+    );
+    assert_eq!(seen(&repository, &source).await, [1, 2, 3, 4]);
+    // The file that the first has made is replaced by the second, too.
+    let removed = offline.remove_replaced(&source, 0, &second.merged).await;
+    assert_eq!(removed.unwrap().len(), 3);
+    assert_eq!(seen(&repository, &source).await, [1, 2, 3, 4]);
+    assert_eq!(files(&repository, "d").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -320,7 +358,7 @@ async fn rows_may_come_while_files_are_merged() {
         if runs % 2 == 0 {
             repository
                 .offline
-                .remove_replaced(&source, LATER)
+                .remove_replaced(&source, LATER, &[])
                 .await
                 .unwrap();
         }
@@ -355,7 +393,10 @@ async fn objects_are_merged_too() {
             .starts_with("s3://history/d/dt=1/compacted-")
     );
     assert_eq!(seen(&repository, &source).await, [1, 2, 3]);
-    let removed = repository.offline.remove_replaced(&source, LATER).await;
+    let removed = repository
+        .offline
+        .remove_replaced(&source, LATER, &[])
+        .await;
     assert_eq!(removed.unwrap().len(), 2);
     assert_eq!(seen(&repository, &source).await, [1, 2, 3]);
     // A lock that was not let go.
@@ -376,6 +417,46 @@ async fn objects_are_merged_too() {
     let done = compact(&repository, &source).await.unwrap();
     assert_eq!((done.files_before, done.files_after), (3, 2));
     assert_eq!(seen(&repository, &source).await, [1, 2, 3, 4]);
+}
+
+/// What is too large to be put at once is put in parts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_object_is_made_of_parts() {
+    const ROWS: i64 = 400;
+    let server = S3Server::start();
+    let repository = Repository::with_settings(Settings {
+        object_store: server.environment().into_iter().collect(),
+        ..Settings::default()
+    });
+    let mut random = fastrand::Rng::with_seed(3);
+    for file in 0..2 {
+        // Of keys that no compression makes much smaller.
+        let keys: Vec<String> = (0..ROWS)
+            .map(|_| {
+                std::iter::repeat_with(|| random.alphanumeric())
+                    .take(32 << 10)
+                    .collect()
+            })
+            .collect();
+        let values = file * ROWS..(file + 1) * ROWS;
+        let rows: Vec<_> = keys
+            .iter()
+            .zip(values)
+            .map(|(key, value)| (Some(key.as_str()), Some(value), Some(1), Some(value)))
+            .collect();
+        let local = repository.write("local/x.parquet", &history(&rows));
+        server.put(&format!("d/{file}.parquet"), &fs::read(local).unwrap());
+    }
+    let source = view(&server.url("d")).source;
+    let large = request(64 * MIB);
+    let offline = &repository.offline;
+    let done = offline
+        .compact(&source, &large, Arc::new(()))
+        .await
+        .unwrap();
+    assert!(done.merged[0].bytes > 16 * MIB, "{done:?}");
+    let all: Vec<i64> = (0..2 * ROWS).collect();
+    assert_eq!(seen(&repository, &source).await, all);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -406,4 +487,60 @@ async fn the_files_of_a_key_are_found() {
     assert_eq!(files, [(true, 2), (true, 1)]);
     // The second has no key of that range; the fourth has to be read.
     assert_eq!((found.files_read, found.files_in_all), (3, 4));
+}
+
+/// Counts how often work goes on, which begins when it is let.
+struct Steps {
+    begun: Notify,
+    go_on: Mutex<mpsc::Receiver<()>>,
+    count: AtomicUsize,
+}
+
+impl Progress for Steps {
+    fn begin(&self, _stage: &str, _rows: u64) {
+        self.begun.notify_one();
+        let _ = self.go_on.lock().unwrap().recv();
+    }
+
+    fn advance(&self, _rows: u64) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_for_which_nobody_waits_ends() {
+    let repository = Repository::new();
+    let view = Arc::new(view("d"));
+    for file in 0..20 {
+        row(&repository, &format!("d/{file}.parquet"), 1);
+    }
+    let (components, keys) = (Components::new(), [strings([A])]);
+    for stays in [true, false] {
+        let (go_on, may_go_on) = mpsc::channel();
+        let steps = Arc::new(Steps {
+            begun: Notify::new(),
+            go_on: Mutex::new(may_go_on),
+            count: AtomicUsize::new(0),
+        });
+        let progress = Arc::clone(&steps) as Arc<dyn Progress>;
+        let offline = &repository.offline;
+        let mut search = Box::pin(offline.key_history(&view, &components, &keys, progress));
+        tokio::select! {
+            _ = &mut search => panic!("it did not wait"),
+            () = steps.begun.notified() => {}
+        }
+        if stays {
+            go_on.send(()).unwrap();
+            search.await.unwrap();
+            assert_eq!(steps.count.load(Ordering::SeqCst), 20);
+        } else {
+            drop(search);
+            go_on.send(()).unwrap();
+            // The work holds it until it ends.
+            while Arc::strong_count(&steps) > 1 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(steps.count.load(Ordering::SeqCst), 0);
+        }
+    }
 }

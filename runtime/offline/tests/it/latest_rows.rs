@@ -55,7 +55,7 @@ impl Store {
     fn contents(&self) -> Vec<(String, i64, Option<i64>)> {
         let stored = self.rows.lock().unwrap();
         let rows = stored.iter().map(|(key, row)| {
-            let mut decoder = Decoder::new(&[crate::repository::INT64], &[0]);
+            let mut decoder = Decoder::new(&[crate::repository::INT64], &[0], 1);
             decoder.push(Some(row)).unwrap();
             let column = decoder.finish().features.remove(0);
             let value = column
@@ -301,7 +301,7 @@ async fn materialized_rows_are_those_of_the_join_at_the_end() {
                     bytes.clone()
                 })
             });
-            let mut decoder = Decoder::new(&[crate::repository::INT64], &[0]);
+            let mut decoder = Decoder::new(&[crate::repository::INT64], &[0], 1);
             for row in found {
                 decoder.push(row.as_deref()).unwrap();
             }
