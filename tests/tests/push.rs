@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::{
@@ -13,15 +14,17 @@ use arrow::array::{
 };
 use arrow::datatypes::Float64Type;
 use fastrand::Rng;
-use unskew_core::time::{DAY, SECOND};
+use unskew_core::time::{self, DAY, SECOND};
 use unskew_core::types::UTC;
-use unskew_offline::PushedRows;
+use unskew_offline::{Progress, PushedRows};
+use unskew_online::{Begun, ViewKey};
 use unskew_store::{
     Compaction, Delete, FeatureStore, Features, Materialize, MaterializeSpan, Parity, ParityReport,
     Push, PushTarget, PushTo, Pushed, Pusher, RequestRows, StoreError,
 };
+use unskew_test_redis::RedisServer;
 use unskew_tests::{
-    Online, Repository, component, materialize, now, training_set, with_both_stores,
+    Online, Repository, component, materialize, now, read_parquet, training_set, with_both_stores,
 };
 
 /// One view has the rows of the source, the other those that a component makes of them.
@@ -157,6 +160,15 @@ async fn compared(store: &FeatureStore) -> ParityReport {
         entities: None,
     };
     store.parity(request, None).await.unwrap()
+}
+
+/// The keys of both views.
+async fn view_keys(store: &FeatureStore) -> Vec<ViewKey> {
+    let applied = store.applied().await.unwrap();
+    let project = applied.project();
+    let views = project.views.values();
+    let keys = views.map(|view| ViewKey::of(&project.name, &view.value.view));
+    keys.collect()
 }
 
 fn files(repository: &Repository) -> Vec<PathBuf> {
@@ -357,6 +369,129 @@ async fn rows_that_went_offline_only_come_with_a_materialization() {
     assert_eq!(compared(&store).await.differences, 0);
 }
 
+/// A materialization that runs may have listed the files of the source before new ones were there.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_a_materialization_may_have_missed_are_warned_of() {
+    let (_repository, store) = repository(Online::Embedded, "").await;
+    materialize(&store, now() - 2 * DAY).await;
+    let (late, newer) = ((0, now() - DAY, 5.0), (0, now() - SECOND, 6.0));
+    let pushed = push(&store, &[late], PushTo::Offline).await;
+    assert_eq!(pushed.warnings, [""; 0]);
+    let online = store.online().unwrap();
+    for key in view_keys(&store).await {
+        let before = online.state(&key).await.unwrap();
+        let mut running = before.clone().unwrap();
+        running.begun.push(Begun {
+            id: "a run".to_owned(),
+            end: now() - 60 * SECOND,
+        });
+        let updated = online.update_state(&key, before.as_ref(), &running);
+        assert!(updated.await.unwrap());
+    }
+    let pushed = push(&store, &[newer, late], PushTo::Offline).await;
+    assert_eq!(pushed.warnings.len(), 2, "{pushed:?}");
+    let again = format!("unskew materialize {} ", time::format(late.1));
+    for part in ["1 rows of view", "a materialization that has begun", &again] {
+        assert!(pushed.warnings[0].contains(part), "{pushed:?}");
+    }
+    let pushed = push(&store, &[newer], PushTo::Offline).await;
+    assert_eq!(pushed.warnings, [""; 0]);
+}
+
+/// A push that is repeated until the store is there again must not add a file each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_down_is_found_out_before_anything_is_written() {
+    let mut redis = RedisServer::start();
+    let (repository, store) = repository(Online::Redis(&redis), "").await;
+    materialize(&store, now() - 2 * DAY).await;
+    redis.stop();
+    let of = [(1, now() - DAY, 1.0)];
+    for to in [PushTo::Online, PushTo::OnlineAndOffline] {
+        let error = store.push(push_of(rows(&of), to)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Online(_)), "{error}");
+        assert_eq!(files(&repository).len(), 1);
+    }
+    // Rows that do not go online do not need it.
+    let pushed = push(&store, &of, PushTo::Offline).await;
+    assert_eq!(files(&repository).len(), 2);
+    assert_eq!(pushed.warnings.len(), 1, "{pushed:?}");
+    assert!(pushed.warnings[0].contains("is not known"), "{pushed:?}");
+}
+
+/// The store takes no rows after they went to their source: they are there, and a push that is
+/// repeated brings them online.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_went_offline_alone_are_said_to_and_may_be_pushed_again() {
+    let redis = RedisServer::start();
+    let (repository, store) = repository(Online::Redis(&redis), "").await;
+    materialize(&store, now() - 2 * DAY).await;
+    let of = [(1, now() - DAY, 1.0), (2, now() - DAY, 2.0)];
+    let rights = |rights: &str| {
+        let done = redis.command(&["ACL", "SETUSER", "default", rights]);
+        assert_eq!(done.trim(), "OK");
+    };
+    rights("-@scripting");
+    let push_of = || push_of(rows(&of), PushTo::default());
+    let error = store.push(push_of()).await.unwrap_err();
+    let StoreError::OfflineAlone { files: written, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(written.len(), 1);
+    assert!(error.to_string().contains("push them again"), "{error}");
+    assert_eq!(read_parquet(written[0].as_ref()).num_rows(), 2);
+    assert_eq!(files(&repository).len(), 2);
+    assert_eq!(served(&store, 1).await, (None, None));
+
+    rights("+@all");
+    store.push(push_of()).await.unwrap();
+    assert_eq!(served(&store, 1).await, both(1.0));
+    assert_eq!(served(&store, 2).await, both(2.0));
+    assert_eq!(compared(&store).await.differences, 0);
+    materialize(&store, now()).await;
+    let report = compared(&store).await;
+    assert_eq!((report.differences, report.ahead), (0, 0), "{report:?}");
+    let entities = RecordBatch::try_from_iter([
+        (
+            "thing_id",
+            Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef,
+        ),
+        ("out_of_int64", Arc::new(Int64Array::from(vec![1, 2]))),
+        ("event_timestamp", times(vec![now(); 2])),
+    ]);
+    let entities = repository.write("entities.parquet", &entities.unwrap());
+    let trained = training_set(&store, "model", &entities).await;
+    let values = trained.column_by_name("value").unwrap();
+    let values = values.as_primitive::<Float64Type>();
+    assert_eq!(values.values(), &[1.0, 2.0]);
+}
+
+/// What is removed of a former definition is what was pushed under it, too, whether or not it was
+/// materialized.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_view_that_was_never_materialized_are_removed() {
+    with_both_stores(async |online| {
+        let (repository, store) = repository(online, "").await;
+        let of = [(1, now() - DAY, 1.0), (2, now() - DAY, 2.0)];
+        push(&store, &of, PushTo::default()).await;
+        let features = "[{name: value}, {name: text}]";
+        let changed = DEFINITIONS
+            .replace(" EXTRA", "")
+            .replace(features, "[{name: value}]");
+        repository.define(&changed);
+        store.apply(&()).await.unwrap();
+        let former = store.former_views().await.unwrap();
+        assert_eq!(former.len(), 1);
+        let removed = store.remove_former(&former[0]).await.unwrap();
+        assert_eq!(removed, Some(2));
+        let held = store.online().unwrap();
+        assert!(held.state(&former[0]).await.unwrap().is_none());
+        let left = held.sample_keys(&former[0], 10, 0).await.unwrap();
+        assert!(left.is_empty());
+        store.teardown().await.unwrap();
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_written_nowhere() {
     let (repository, store) = repository(Online::Embedded, "").await;
@@ -515,6 +650,45 @@ async fn what_is_deleted_comes_back_with_newer_rows_alone() {
         store.teardown().await.unwrap();
     })
     .await;
+}
+
+/// Takes the lock of a source when a compaction begins to wait.
+struct Another {
+    lock: PathBuf,
+    held: Mutex<Option<File>>,
+}
+
+impl Progress for Another {
+    fn begin(&self, stage: &str, _rows: u64) {
+        if stage.starts_with("waiting") {
+            let lock = File::options().append(true).open(&self.lock).unwrap();
+            lock.lock().unwrap();
+            *self.held.lock().unwrap() = Some(lock);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_that_finds_another_at_work_leaves_its_files_to_a_later_one() {
+    let (repository, store) = repository(Online::Embedded, "").await;
+    repository.write("data/second.parquet", &rows(&[(0, now() - 9 * DAY, 1.0)]));
+    let compaction = |now| Compaction {
+        source: "history".to_owned(),
+        target_bytes: 1 << 20,
+        grace: Duration::ZERO,
+        now,
+    };
+    let another = Arc::new(Another {
+        lock: repository.path("data/.unskew-compact.lock"),
+        held: Mutex::default(),
+    });
+    let progress = Arc::clone(&another) as Arc<dyn Progress>;
+    let done = store.compact(&compaction(now()), progress).await.unwrap();
+    assert_eq!((done.merged.len(), done.kept), (1, 2), "{done:?}");
+    drop(another.held.lock().unwrap().take());
+    let done = store.compact(&compaction(now()), Arc::new(())).await;
+    assert_eq!(done.unwrap().removed.len(), 2);
+    assert_eq!(files(&repository).len(), 1);
 }
 
 /// Of each thing the row that counts: event and value, as they are stored, so that their order is

@@ -399,6 +399,24 @@ async fn a_stored_value_that_is_damaged_is_an_error_and_counted_and_never_a_numb
         let (_, metrics) = server.get("/metrics").await;
         let counted = "unskew_damaged_values_total{view=\"stats\"} 1";
         assert!(metrics.contains(counted), "{metrics}");
+
+        // A deletion replaces it, unless it is greater than any row.
+        let delete = |driver: i64| {
+            format!(r#"{{"view": "stats", "entities": {{"driver_id": {driver}}}, "history": false}}"#)
+        };
+        let (status, body) = server.delete("/online", &delete(1)).await;
+        assert_eq!((status, body.contains(r#""had_values":0"#)), (200, true), "{body}");
+        let (status, body) = server.post("/online", ask(1)).await;
+        assert!(status == 200 && body.contains("NOT_FOUND"), "{body}");
+        let greatest = StoredRow {
+            entity_key: entities[1].clone(),
+            value: vec![0xff; 40],
+            expires_at: None,
+        };
+        let put = store.online().unwrap().put(&view, vec![greatest]).await;
+        assert_eq!(put.unwrap().written, 1);
+        let (status, body) = server.delete("/online", &delete(2)).await;
+        assert!(status == 500 && body.contains("damaged"), "{status} {body}");
         server.stop().await;
         store.teardown().await.unwrap();
     })

@@ -175,6 +175,36 @@ fn a_source_in_an_object_store() {
     goes_all_the_way(&Trips::new("s3://history/trips", server.environment()));
 }
 
+/// A process may have so many files open at once: of as many folders as rows go into, all files are
+/// written before the first gets its name.
+#[cfg(unix)]
+#[test]
+fn rows_of_many_folders_need_few_handles() {
+    const DAYS: usize = 200;
+    let path = "data/**, partition: {column: dt, of: ended_at}";
+    let trips = Trips::new(path, Vec::new());
+    let folder = trips.repository.path("data");
+    std::fs::create_dir_all(folder.join("dt=1970-01-01")).unwrap();
+    std::fs::write(folder.join("dt=1970-01-01/1.parquet"), trip(1.5)).unwrap();
+    trips.run(&["apply"]).done();
+    let mut text = "driver_id,ended_at,miles\n".to_owned();
+    for day in 0..DAYS {
+        let (month, day) = (day / 28 + 1, day % 28 + 1);
+        text += &format!("7,2001-{month:02}-{day:02},1\n");
+    }
+    trips.repository.write("new.csv", &text);
+    let script = "ulimit -n 100; exec \"$0\" \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_unskew")])
+        .args(["push", "trips", "new.csv", "--to", "offline", "--json"])
+        .current_dir(trips.repository.path(""))
+        .output()
+        .unwrap();
+    let pushed = Ran::of(output).done().json();
+    assert_eq!(pushed["files"].as_array().unwrap().len(), DAYS);
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), DAYS + 1);
+}
+
 #[test]
 fn a_source_that_is_a_file_takes_rows_online_alone() {
     let trips = Trips::new("data/trips.parquet", Vec::new());

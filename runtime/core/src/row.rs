@@ -194,6 +194,14 @@ fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(bytes);
 }
 
+/// Whether a stored row is as it was written, as far as its checksum tells.
+///
+/// # Errors
+/// It is not.
+pub fn check(bytes: &[u8]) -> Result<(), DamagedRow> {
+    checked(bytes).map(drop)
+}
+
 /// The event and created timestamps of a stored row, in microseconds.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use unskew_core::text;
-use unskew_offline::{Compact, Compacted, Progress};
+use unskew_offline::{Compact, CompactProblem, Compacted, OfflineError, Progress};
 
 use crate::error::StoreError;
 use crate::feature_store::FeatureStore;
@@ -54,8 +54,16 @@ impl FeatureStore {
         if done.kept > 0 {
             progress.begin("waiting for those who read what was replaced", 0);
             tokio::time::sleep(compaction.grace).await;
-            let now = compaction.now.saturating_add(grace);
-            let removed = offline.remove_replaced(source, now).await?;
+            let removed = offline.remove_replaced(source, compaction.now, &done.merged);
+            let removed = match removed.await {
+                // Another run is at it; a later one finds these old enough.
+                Err(OfflineError::Compact { problem, .. })
+                    if matches!(*problem, CompactProblem::Locked { .. }) =>
+                {
+                    return Ok(done);
+                }
+                removed => removed?,
+            };
             done.kept = done.kept.saturating_sub(removed.len() as u64);
             done.removed.extend(removed);
         }

@@ -1,13 +1,16 @@
 //! Taking the values of an entity off the online store.
 
+use std::collections::BTreeMap;
+use std::iter;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use serde::Serialize;
 use unskew_core::row::{self, Kind, encode_key};
 use unskew_core::text;
+use unskew_core::view::View;
 use unskew_offline::{KeyHistory, Progress};
-use unskew_online::{StoredRow, Wanted, expires_at};
+use unskew_online::{OnlineError, StoredRow, ViewKey, ViewState, Wanted, expires_at};
 
 use crate::error::StoreError;
 use crate::feature_store::FeatureStore;
@@ -31,7 +34,7 @@ pub struct Delete {
 pub struct Deleted {
     /// The view.
     pub view: String,
-    /// How many entities had a value online.
+    /// How many entities had a value online, under the view as it is defined now or as it was.
     pub had_values: u64,
     /// From where their values may come back: rows of the source that are not deleted. `None` if
     /// that was not asked for.
@@ -57,12 +60,16 @@ impl Pusher {
     /// rows are written or written again. A row whose event timestamp lies after the deletion
     /// counts.
     ///
+    /// The same goes for what the view was in former states of the registry, since a service may be
+    /// answered by one of them still, unless its join keys were others. It does not go for what the
+    /// view will be: a view that is defined anew is materialized from all its history.
+    ///
     /// A deletion is kept as long as a row of this moment would be: for good without a ttl. The
     /// source is not touched.
     ///
     /// # Errors
-    /// There is no such view, or it is not served online; the keys are not its own; the store is
-    /// unavailable, or history cannot be read.
+    /// There is no such view, or it is not served online; the keys are not its own; the store or
+    /// the registry is unavailable; or, when all is deleted, history cannot be read.
     pub async fn delete(
         &self,
         delete: &Delete,
@@ -84,7 +91,11 @@ impl Pusher {
         let history = if *history {
             let (view, components) = (&view.view, &self.components);
             let found = self.offline.key_history(view, components, keys, progress);
-            Some(found.await?)
+            let found = found.await.map_err(|source| StoreError::DeletedAlone {
+                view: view.name.clone(),
+                source: Box::new(source.into()),
+            });
+            Some(found?)
         } else {
             None
         };
@@ -95,40 +106,91 @@ impl Pusher {
         })
     }
 
-    /// Writes deletions, and says how many entities had a value.
+    /// Writes deletions for the view and for what it was, and says how many entities had a value.
     async fn bury(
         &self,
         view: &PushView,
         entities: Vec<Vec<u8>>,
         now: i64,
     ) -> Result<u64, StoreError> {
-        let wanted = Wanted {
-            view: Arc::clone(&view.key),
+        let former = self.former(&view.view).await?.into_iter();
+        let former = former.map(|(key, ttl)| (Arc::new(key), ttl));
+        let newest = (Arc::clone(&view.key), view.view.ttl);
+        let views: Vec<(Arc<ViewKey>, Option<i64>)> = iter::once(newest).chain(former).collect();
+        let wanted = views.iter().map(|(key, _)| Wanted {
+            view: Arc::clone(key),
             entities: entities.clone(),
-        };
-        let held = self.online.get(vec![wanted]).await?;
-        let held = held.into_iter().next().map(|held| held.rows);
-        let mut had_values = 0;
-        let mut rows = Vec::with_capacity(entities.len());
-        for (index, entity_key) in entities.into_iter().enumerate() {
-            let row = held.as_ref().and_then(|held| held.get(index)?.as_ref());
-            let mut event = now;
-            // What cannot be read is replaced, too.
-            if let Some(Ok(kind)) = row.map(|row| row::kind(row)) {
-                had_values += u64::from(kind != Kind::Deleted);
-                // A row of another machine's clock may lie after this one.
-                if let Some(Ok((of_row, _))) = row.map(|row| row::timestamps(row)) {
+        });
+        let all = self.online.get(wanted.collect()).await?;
+        let mut had_value = vec![false; entities.len()];
+        for (index, ((key, ttl), held)) in views.iter().zip(all).enumerate() {
+            let is_materialized = held.state.as_ref().is_some_and(ViewState::is_materialized);
+            // What is not materialized is not served; the newest will be.
+            if index > 0 && !is_materialized {
+                continue;
+            }
+            let mut rows = Vec::with_capacity(entities.len());
+            for ((entity_key, row), had_value) in entities.iter().zip(held.rows).zip(&mut had_value)
+            {
+                let mut event = now;
+                // What a damaged row says of itself is not believed: a deletion of the year 200,000
+                // would bury all rows to come.
+                if let Some(row) = row.as_deref().filter(|row| row::check(row).is_ok())
+                    && let (Ok(kind), Ok((of_row, _))) = (row::kind(row), row::timestamps(row))
+                {
+                    *had_value |= kind != Kind::Deleted;
+                    // A row of another machine's clock may lie after this one.
                     event = event.max(of_row);
                 }
+                rows.push(StoredRow {
+                    entity_key: entity_key.clone(),
+                    value: row::deleted(event),
+                    expires_at: expires_at(event, now, *ttl),
+                });
             }
-            rows.push(StoredRow {
-                entity_key,
-                value: row::deleted(event),
-                expires_at: expires_at(event, now, view.view.ttl),
-            });
+            if self.online.put(key, rows).await?.kept > 0 {
+                self.check_buried(key, &entities).await?;
+            }
         }
-        self.online.put(&view.key, rows).await?;
-        Ok(had_values)
+        Ok(had_value.into_iter().filter(|had| *had).count() as u64)
+    }
+
+    /// Looks for damaged rows that are greater than a deletion, and so were kept.
+    async fn check_buried(
+        &self,
+        view: &Arc<ViewKey>,
+        entities: &[Vec<u8>],
+    ) -> Result<(), StoreError> {
+        let wanted = Wanted {
+            view: Arc::clone(view),
+            entities: entities.to_vec(),
+        };
+        let held = self.online.get(vec![wanted]).await?;
+        let rows = held.iter().flat_map(|held| &held.rows);
+        for (entity, row) in entities.iter().zip(rows) {
+            if let Some(Err(source)) = row.as_deref().map(row::check) {
+                return Err(OnlineError::DamagedRow {
+                    view: view.view.clone(),
+                    key: text::hex(entity),
+                    source,
+                }
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    /// What a view of the same join keys was in former states of the registry, with its ttl.
+    async fn former(&self, view: &View) -> Result<BTreeMap<ViewKey, Option<i64>>, StoreError> {
+        let projects = || self.store.former_projects(self.number);
+        let projects = self.former.get_or_try_init(projects).await?;
+        let newest = view.digest();
+        let views = projects.iter().filter_map(|project| {
+            let former = &project.views.get(&view.name)?.value.view;
+            (former.keys == view.keys && former.digest() != newest)
+                .then(|| (ViewKey::of(&project.name, former), former.ttl))
+        });
+        Ok(views.collect())
     }
 }
 

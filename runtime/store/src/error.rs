@@ -123,6 +123,17 @@ pub enum StoreError {
         /// Why.
         source: Box<StoreError>,
     },
+    /// Values were deleted, and their history was not found.
+    #[error(
+        "the values are deleted of view `{view}` online; which files hold rows of them could not be \
+         told: {source}"
+    )]
+    DeletedAlone {
+        /// The view.
+        view: String,
+        /// Why.
+        source: Box<StoreError>,
+    },
     /// The join keys of a deletion are not those of its view.
     #[error("view `{view}` has the join keys {wanted}, and {found} were given; none may be null")]
     Keys {

@@ -223,7 +223,7 @@ impl FeatureStore {
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) async fn state_before(&self, number: u64) -> Result<Option<State>, StoreError> {
+    pub async fn state_before(&self, number: u64) -> Result<Option<State>, StoreError> {
         Ok(self.registry()?.before(number).await?)
     }
 

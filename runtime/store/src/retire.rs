@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use unskew_core::project::Project;
 use unskew_online::{ViewKey, ViewState};
-use unskew_registry::State;
 
 use crate::error::StoreError;
 use crate::feature_store::FeatureStore;
@@ -21,22 +20,26 @@ impl FeatureStore {
     /// Nothing is applied, or the registry cannot be read.
     pub async fn former_views(&self) -> Result<Vec<ViewKey>, StoreError> {
         let current = self.state().await?;
-        let mut former = BTreeSet::new();
-        let mut number = current.number;
-        for _ in 0..FORMER_STATES {
-            let Some(State {
-                number: before,
-                project,
-                ..
-            }) = self.state_before(number).await?
-            else {
-                break;
-            };
-            former.extend(views(&project));
-            number = before;
-        }
+        let former = self.former_projects(current.number).await?;
+        let former: BTreeSet<ViewKey> = former.iter().flat_map(views).collect();
         let current: BTreeSet<ViewKey> = views(&current.project).collect();
         Ok(former.difference(&current).cloned().collect())
+    }
+
+    /// The definitions of the states of the registry before the one with this number, newest first.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub(crate) async fn former_projects(&self, number: u64) -> Result<Vec<Project>, StoreError> {
+        let mut former = Vec::new();
+        let mut number = number;
+        while former.len() < FORMER_STATES
+            && let Some(state) = self.state_before(number).await?
+        {
+            number = state.number;
+            former.push(state.project);
+        }
+        Ok(former)
     }
 
     /// Removes the rows of a former view, and says how many there were; `None`, with nothing

@@ -35,8 +35,8 @@ pub(super) struct Question {
     /// For each join key of the view its values, one for each entity, or a single one.
     #[schema(value_type = BTreeMap<String, Vec<Value>>, example = json!({"customer_id": [1, 2]}))]
     entities: BTreeMap<String, Vec<Value>>,
-    /// Whether to say which files of the source hold rows of these entities, which may read much;
-    /// true, if it is left out.
+    /// Whether to say which files of the source hold rows of these entities, which may read much, or
+    /// take longer than an answer may; the values are deleted before. True, if it is left out.
     history: Option<bool>,
 }
 
@@ -49,7 +49,8 @@ pub(super) struct Answer {
     view: String,
     /// How many of the entities had a value online.
     had_values: u64,
-    /// The files of the source that hold rows of them still, each with how many.
+    /// The files of the source that hold rows of them still, each with how many; null, if that
+    /// was not wanted.
     #[schema(value_type = Option<Value>)]
     history: Option<Value>,
 }
@@ -68,13 +69,13 @@ pub(super) async fn delete(
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, state.settings()).await?;
+    let body = body::read(&parts, body, state.settings()).await?;
     let turn = Turn::take(&state).await?;
     let served = state.served().clone();
-    let work = {
-        let state = state.clone();
-        // Looking for history decodes files.
-        off_the_worker(async move {
+    // Looking for history decodes files. What takes too long ends there: to end the waiting for it
+    // alone would leave it at work.
+    let work = async move {
+        let work = async {
             let asked = Asked::read(&body)?;
             let (pusher, applied) = served.pusher(&state).await?;
             let views = &applied.project().views;
@@ -90,12 +91,13 @@ pub(super) async fn delete(
                 history: asked.history,
                 now: clock::now(),
             };
-            let deleted = pusher.delete(&delete, Arc::new(())).await?;
-            drop(turn);
-            Ok(deleted)
-        })
+            Ok(pusher.delete(&delete, Arc::new(())).await?)
+        };
+        let deleted = work::in_time(&state, work).await;
+        drop(turn);
+        deleted
     };
-    let deleted: Deleted = work::in_time(&state, work).await?;
+    let deleted: Deleted = off_the_worker(work).await?;
     serde_json::to_vec(&deleted)
         .map(|body| json(StatusCode::OK, body))
         .map_err(|error| Problem::Internal(error.to_string()))
@@ -114,7 +116,7 @@ impl<'a> Asked<'a> {
         let unknown = body
             .members()
             .iter()
-            .find(|(name, _)| !MEMBERS.contains(&name.as_str()));
+            .find(|(name, _)| !MEMBERS.contains(&&**name));
         if let Some((name, _)) = unknown {
             return Err(Problem::Unknown {
                 place: "the body".to_owned(),
@@ -151,7 +153,7 @@ impl<'a> Asked<'a> {
     /// The join keys of `view`, at most `limit` entities.
     fn keys(&self, view: &View, limit: usize) -> Result<Vec<ArrayRef>, Problem> {
         let names = || view.keys.iter().map(|key| key.name.clone());
-        let is_key = |name: &String| view.keys.iter().any(|key| key.name == *name);
+        let is_key = |name: &str| view.keys.iter().any(|key| key.name == name);
         if let Some((name, _)) = self.entities.members().iter().find(|(n, _)| !is_key(n)) {
             return Err(Problem::Unknown {
                 place: format!("`entities` of view `{}`", view.name),

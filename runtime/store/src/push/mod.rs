@@ -17,12 +17,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
+use unskew_core::project::Project;
 use unskew_core::text;
 use unskew_core::types::DataType;
 use unskew_core::view::{Source, View};
 use unskew_engine::ViewRunner;
 use unskew_offline::{Appender, Components, Offline, OfflineError, PushedRows};
-use unskew_online::{OnlineStore, ViewKey};
+use unskew_online::{OnlineStore, ViewKey, ViewState, Wanted};
 
 use self::online::Made;
 use crate::applied::Applied;
@@ -138,10 +139,16 @@ pub struct PushedView {
     pub not_yet: u64,
 }
 
-/// What was applied, ready to take rows: no call of it needs the registry.
+/// What was applied, ready to take rows: no call of it but the first deletion needs the registry.
 ///
-/// Which columns and folders a source has is found out at the first push, and kept.
+/// Which columns and folders a source has is found out at the first push, and kept; what views were
+/// in former states, at the first deletion.
 pub struct Pusher {
+    pub(crate) store: FeatureStore,
+    /// The number of the state.
+    pub(crate) number: u64,
+    /// The definitions of the states before it, newest first.
+    pub(crate) former: OnceCell<Vec<Project>>,
     pub(crate) offline: Offline,
     pub(crate) online: Arc<dyn OnlineStore>,
     pub(crate) components: Components,
@@ -215,6 +222,9 @@ impl Pusher {
         });
         let aliases = project.aliases.iter();
         Ok(Self {
+            store: store.clone(),
+            number: applied.state.number,
+            former: OnceCell::new(),
             offline: store.offline(),
             online: store.online()?,
             components: applied.components().clone(),
@@ -280,15 +290,38 @@ impl Pusher {
             Ok((rows, made))
         };
         let (rows, made) = tokio::task::spawn_blocking(made).await??;
+        let of_online = views.iter().zip(made).filter(|(view, _)| view.view.online);
+        let of_online: Vec<(&Arc<PushView>, Made)> = of_online.collect();
+        let states = || self.states(of_online.iter().map(|(view, _)| &view.key));
+        if !to.is_online() {
+            pushed.files = appender.append(&rows, now).await?;
+            // Asked now, a run that has not seen the new files has its mark in the state, or has
+            // moved the watermark.
+            match states().await {
+                Ok(states) => {
+                    let views = of_online.iter().zip(states);
+                    let warnings =
+                        views.flat_map(|((view, made), state)| made.told(view, state, now));
+                    pushed.warnings.extend(warnings);
+                }
+                // The rows are where they were to go.
+                Err(error) => pushed.warnings.push(format!(
+                    "whether `unskew materialize-incremental` will take these rows is not known: \
+                     {error}"
+                )),
+            }
+            return Ok(pushed);
+        }
+        // A store that is down is found out before anything is written: pushes that are repeated
+        // until it is back would each add a file.
+        let states = states().await?;
         if to.is_offline() {
             pushed.files = appender.append(&rows, now).await?;
-        }
-        if to == PushTo::Online {
+        } else {
             pushed.online_only = pushed.rows;
         }
-        let of_online = views.iter().zip(made).filter(|(view, _)| view.view.online);
-        for (view, made) in of_online {
-            let written = self.write(view, made, to, now, &mut pushed).await;
+        for ((view, made), state) in of_online.into_iter().zip(states) {
+            let written = self.write(view, made, state, now, &mut pushed).await;
             if let Err(source) = written {
                 return Err(match pushed.files.is_empty() {
                     true => source,
@@ -300,6 +333,23 @@ impl Pusher {
             }
         }
         Ok(pushed)
+    }
+
+    /// How far views are materialized, in one round trip.
+    async fn states(
+        &self,
+        views: impl Iterator<Item = &Arc<ViewKey>>,
+    ) -> Result<Vec<Option<ViewState>>, StoreError> {
+        let wanted = views.map(|view| Wanted {
+            view: Arc::clone(view),
+            entities: Vec::new(),
+        });
+        let wanted: Vec<Wanted> = wanted.collect();
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let held = self.online.get(wanted).await?;
+        Ok(held.into_iter().map(|held| held.state).collect())
     }
 
     /// What checks and appends rows of a target, and the views whose rows are made of them.

@@ -7,7 +7,7 @@ use unskew_core::row::{encode, encode_key, encode_online_only};
 use unskew_core::time::{self, availability};
 use unskew_engine::ViewRowsError;
 use unskew_offline::{AppendProblem, OfflineError, RowProblem, Selection, SourceRows};
-use unskew_online::{MAX_ROW_BYTES, OnlineError, StoredRow, expires_at};
+use unskew_online::{MAX_ROW_BYTES, OnlineError, StoredRow, ViewState, expires_at};
 
 use super::{PushTo, PushView, Pushed, PushedView, Pusher};
 use crate::error::StoreError;
@@ -89,18 +89,61 @@ impl Made {
         Ok(made)
     }
 
-    /// How many of the rows an increment will not take after `watermark`.
-    fn left_behind(&self, view: &PushView, watermark: i64) -> usize {
+    /// What whoever pushed the rows into the source alone should know of a view in `state`.
+    pub(super) fn told(&self, view: &PushView, state: Option<ViewState>, now: i64) -> Vec<String> {
+        let name = &view.view.name;
+        let mut told = Vec::from_iter(not_materialized(name, state.as_ref()));
+        let ViewState {
+            watermark, begun, ..
+        } = state.unwrap_or_default();
+        // A run that goes on may have listed the files before these were there.
+        let running = begun.iter().map(|run| run.end).max();
+        let before = match running > watermark {
+            true => "the end of a materialization that has begun",
+            false => "its watermark",
+        };
+        let left_behind = watermark
+            .max(running)
+            .and_then(|watermark| self.left_behind(view, watermark));
+        if let Some((count, first)) = left_behind {
+            told.push(format!(
+                "{count} rows of view `{name}` lie before {before}, so that `unskew \
+                 materialize-incremental` may not take them; run `unskew materialize {} {} --view \
+                 {name}`, or push them online too",
+                time::format(first),
+                time::format(now)
+            ));
+        }
+        told
+    }
+
+    /// How many of the rows an increment will not take after `watermark`, and the event timestamp
+    /// of the first; `None` if there are none.
+    fn left_behind(&self, view: &PushView, watermark: i64) -> Option<(usize, i64)> {
         let since = Selection::Since {
             watermark,
             end: i64::MAX,
         };
         let source = &view.view.source;
-        let times = self.times.iter();
-        times
-            .filter(|(event, created)| !since.takes(source, Some(*event), *created))
-            .count()
+        let left = self.times.iter();
+        let left = left.filter(|(event, created)| !since.takes(source, Some(*event), *created));
+        left.fold(None, |held, (event, _)| {
+            let (count, first) = held.unwrap_or((0, *event));
+            Some((count + 1, first.min(*event)))
+        })
     }
+}
+
+/// What is to be said if nothing of the view is materialized.
+fn not_materialized(name: &str, state: Option<&ViewState>) -> Option<String> {
+    let is_materialized = state.is_some_and(ViewState::is_materialized);
+    (!is_materialized).then(|| {
+        format!(
+            "nothing is materialized for view `{name}` as it is defined now, so until it is, these \
+             rows are not served: it is NOT_MATERIALIZED, or a former definition is served without \
+             them; run `unskew materialize-incremental now`"
+        )
+    })
 }
 
 /// The error of a component, as one of the rows that were pushed.
@@ -129,41 +172,17 @@ fn refused(view: &PushView, error: ViewRowsError) -> StoreError {
 }
 
 impl Pusher {
-    /// Writes the rows of a view online, if they go there, and adds what became of them to
-    /// `pushed`.
+    /// Writes the rows of a view in `state` online, and adds what became of them to `pushed`.
     pub(super) async fn write(
         &self,
         view: &PushView,
         made: Made,
-        to: PushTo,
+        state: Option<ViewState>,
         now: i64,
         pushed: &mut Pushed,
     ) -> Result<(), StoreError> {
-        let name = &view.view.name;
-        let watermark = match self.online.state(&view.key).await? {
-            Some(state) if state.is_materialized() => state.watermark,
-            _ => {
-                pushed.warnings.push(format!(
-                    "nothing is materialized for view `{name}` yet, so it is served as \
-                     NOT_MATERIALIZED; run `unskew materialize-incremental now`"
-                ));
-                None
-            }
-        };
-        if !to.is_online() {
-            let left_behind = watermark.map_or(0, |watermark| made.left_behind(view, watermark));
-            if left_behind > 0 {
-                let first = made.times.iter().map(|(event, _)| *event).min();
-                pushed.warnings.push(format!(
-                    "{left_behind} rows of view `{name}` lie before its watermark, so that \
-                     `unskew materialize-incremental` will not take them; run `unskew materialize \
-                     {} {} --view {name}`, or push them online too",
-                    time::format(first.unwrap_or(now)),
-                    time::format(now)
-                ));
-            }
-            return Ok(());
-        }
+        let told = not_materialized(&view.view.name, state.as_ref());
+        pushed.warnings.extend(told);
         let rows = made.rows.into_iter();
         let rows = rows.map(|(entity_key, (event, value))| StoredRow {
             entity_key,
@@ -173,6 +192,12 @@ impl Pusher {
         let rows: Vec<StoredRow> = rows.collect();
         let mut counts = made.counts;
         if !rows.is_empty() {
+            // What is stored under a view that was never materialized is found by its state when it
+            // is to be removed. If somebody else has made one meanwhile, it is as well.
+            if state.is_none() {
+                let none = ViewState::default();
+                self.online.update_state(&view.key, None, &none).await?;
+            }
             let summary = self.online.put(&view.key, rows).await?;
             counts.written = summary.written;
             counts.kept = summary.kept;
