@@ -24,13 +24,15 @@ mod embedded;
 mod error;
 mod expiry;
 mod key;
+mod lineage;
 mod redis;
 mod store;
 
 pub use error::OnlineError;
 pub use expiry::expires_at;
 pub use key::ViewKey;
+pub use lineage::Lineage;
 pub use store::{
-    Begun, Circuit, Held, Lineage, MAX_ROW_BYTES, OnlineSettings, OnlineStore, PutSummary,
-    StoreHealth, StoredRow, ViewState, Wanted, connect, patient,
+    Begun, Circuit, Held, MAX_ROW_BYTES, OnlineSettings, OnlineStore, PutSummary, StoreHealth,
+    StoredRow, ViewState, Wanted, connect, patient,
 };

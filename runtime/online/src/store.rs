@@ -1,6 +1,5 @@
 //! What an online store does, whichever it is.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::embedded::EmbeddedStore;
 use crate::error::OnlineError;
 use crate::key::ViewKey;
+use crate::lineage::Lineage;
 use crate::redis::RedisStore;
 
 /// The largest row that a store takes, in bytes: one that Redis takes in, and compares with the one
@@ -94,9 +94,7 @@ pub trait OnlineStore: Send + Sync + fmt::Debug {
     /// The store is unavailable. Some of the rows may have been removed then.
     async fn remove_view(&self, view: &ViewKey) -> Result<u64, OnlineError>;
 
-    /// The histories that the servers of the store continue now. A server whose place another takes,
-    /// which may have missed the last writes, or that begins anew, makes it another; so whoever
-    /// finds the same one before and after a run of writes knows that all of them were kept.
+    /// The histories that the servers of the store continue now.
     ///
     /// # Errors
     /// The store is unavailable.
@@ -104,13 +102,19 @@ pub trait OnlineStore: Send + Sync + fmt::Debug {
         Ok(Lineage::default())
     }
 
-    /// Waits until what was written before has reached a replica of each server that has any, so
-    /// that it outlives that server.
+    /// As [`Self::update_state`], where the server that has the state continues one of the
+    /// histories of `lineage`; `false`, with nothing changed, where it does not.
     ///
     /// # Errors
-    /// The store is unavailable, or its replicas do not follow.
-    async fn settle(&self) -> Result<(), OnlineError> {
-        Ok(())
+    /// As those of [`Self::update_state`].
+    async fn update_state_within(
+        &self,
+        _lineage: &Lineage,
+        view: &ViewKey,
+        expected: Option<&ViewState>,
+        new: &ViewState,
+    ) -> Result<bool, OnlineError> {
+        self.update_state(view, expected, new).await
     }
 
     /// Asks the store whether it is there.
@@ -138,10 +142,6 @@ pub trait OnlineStore: Send + Sync + fmt::Debug {
 pub fn patient(store: &Arc<dyn OnlineStore>, within: Duration) -> Arc<dyn OnlineStore> {
     store.patient(within).unwrap_or_else(|| Arc::clone(store))
 }
-
-/// The histories of writes that the servers of a store continue.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lineage(pub(crate) BTreeSet<String>);
 
 /// The entities of one view that are asked for.
 #[derive(Clone, Debug)]
@@ -226,6 +226,10 @@ pub struct ViewState {
     /// Materializations that have begun and not ended: some of their rows may be there already.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub begun: Vec<Begun>,
+    /// What the store had written when this was, as [`Lineage::mark`] has it: whether it still has
+    /// it is for [`Lineage::keeps`] to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub lineage: String,
 }
 
 /// A materialization that has begun. It is written before the first row, so that a store that is
@@ -330,7 +334,7 @@ mod tests {
         let state = |watermark, pending| ViewState {
             watermark,
             pending,
-            begun: vec![],
+            ..ViewState::default()
         };
         assert!(!state(None, vec![]).is_materialized());
         assert!(state(Some(0), vec![]).is_materialized());

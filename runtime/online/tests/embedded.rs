@@ -342,7 +342,7 @@ async fn a_write_is_done_even_if_nobody_waits_for_it() {
     let state = ViewState {
         watermark: Some(1),
         pending: vec![],
-        begun: vec![],
+        ..ViewState::default()
     };
     // Polled once and dropped: the writer's turn must not be lost.
     let v = view("v");

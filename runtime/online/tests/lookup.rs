@@ -140,7 +140,7 @@ async fn materialized(store: &Store, key: &ViewKey) {
     let state = ViewState {
         watermark: Some(0),
         pending: vec![],
-        begun: vec![],
+        ..ViewState::default()
     };
     assert!(store.update_state(key, None, &state).await.unwrap());
 }
@@ -426,7 +426,7 @@ async fn a_view_without_state_is_not_materialized_whatever_it_holds(store: Store
     let state = ViewState {
         watermark: None,
         pending: vec![(5, 6)],
-        begun: vec![],
+        ..ViewState::default()
     };
     let none = ViewState::default();
     assert!(store.update_state(&key, Some(&none), &state).await.unwrap());

@@ -208,7 +208,7 @@ async fn one_call_reads_many_views(store: Store) {
         let state = ViewState {
             watermark: Some(i as i64),
             pending: vec![],
-            begun: vec![],
+            ..ViewState::default()
         };
         assert!(store.update_state(view, None, &state).await.unwrap());
     }
@@ -284,7 +284,7 @@ async fn meanings_views_and_projects_are_apart(store: Store) {
         let state = ViewState {
             watermark: Some(i as i64),
             pending: vec![],
-            begun: vec![],
+            ..ViewState::default()
         };
         assert!(store.update_state(view, None, &state).await.unwrap());
     }
@@ -301,7 +301,7 @@ async fn a_state_is_swapped_only_for_the_expected_one(store: Store) {
     let state = |watermark, pending: &[(i64, i64)]| ViewState {
         watermark,
         pending: pending.to_vec(),
-        begun: vec![],
+        ..ViewState::default()
     };
     let (one, two) = (state(Some(1), &[]), state(Some(2), &[(5, i64::MAX)]));
     let swap = |expected: Option<ViewState>, new: ViewState| {
@@ -337,7 +337,7 @@ async fn of_many_who_swap_a_state_one_succeeds(store: Store) {
                 let new = ViewState {
                     watermark: Some(round * 8 + writer),
                     pending: vec![],
-                    begun: vec![],
+                    ..ViewState::default()
                 };
                 tokio::spawn(async move {
                     let swapped = store.update_state(&v, expected.as_ref(), &new).await;
@@ -409,7 +409,7 @@ async fn a_project_is_removed_and_no_other(store: Store) {
     let state = ViewState {
         watermark: Some(1),
         pending: vec![],
-        begun: vec![],
+        ..ViewState::default()
     };
     for project in projects {
         for view in ["v", "a"] {

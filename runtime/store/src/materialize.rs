@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -13,7 +14,9 @@ use unskew_core::view::View;
 use unskew_offline::{
     Covered, LatestRows, LatestRowsRequest, Offline, Progress, RowSink, Selection,
 };
-use unskew_online::{Begun, OnlineStore, StoredRow, ViewKey, ViewState, expires_at};
+use unskew_online::{
+    Begun, Lineage, OnlineStore, StoredRow, ViewKey, ViewState, expires_at, patient,
+};
 
 use crate::applied::Applied;
 use crate::error::StoreError;
@@ -93,15 +96,22 @@ pub struct ViewStatus {
 
 /// How often a watermark is written again when somebody else writes it at the same time.
 const ATTEMPTS: usize = 100;
+/// How long a server of the online store may be away while rows are written.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the rows of a view are written at most, where servers of the store give way to others
+/// meanwhile.
+const RUNS: usize = 3;
 
 impl FeatureStore {
     /// Writes, for each entity of each view, the row that counts at the end of the span among the
     /// rows that became available in it. Rows that are there already are left alone, so it may run
-    /// again, be killed, or run beside another.
+    /// again, be killed, or run beside another. What a failover of the store may have lost is
+    /// written again: also where that is found by a later run.
     ///
     /// # Errors
     /// The end lies after `now`, a name is no view that is served online, history cannot be read,
-    /// or the store is unavailable. Views before the one at fault are done.
+    /// or the store is unavailable: when it begins, or later for half a minute. Views before the one
+    /// at fault are done.
     pub async fn materialize(
         &self,
         request: Materialize,
@@ -119,6 +129,9 @@ impl FeatureStore {
         let applied = self.applied().await?;
         let views = views(&applied, &request.views)?;
         let online = self.online()?;
+        // A store that was not there to begin with is said to be away at once.
+        online.ping().await?;
+        let online = patient(&online, PATIENCE);
         let mut done = Vec::with_capacity(views.len());
         for view in views {
             let key = ViewKey::of(&applied.project().name, &view);
@@ -217,7 +230,13 @@ impl Work<'_> {
             end: span.end(),
         };
         let before = self.begin(&begun).await?;
-        let done = self.rows(span, &begun, before).await;
+        let mut done = self.rows(span, &begun, before.clone()).await;
+        for _ in 1..RUNS {
+            if !matches!(done, Err(StoreError::FailedOver { .. })) {
+                break;
+            }
+            done = self.rows(span, &begun, before.clone()).await;
+        }
         if done.is_err() {
             // What failed first is what the caller has to know; a mark that stays does no harm.
             let _ = self.give_up(&begun).await;
@@ -233,6 +252,7 @@ impl Work<'_> {
         before: ViewState,
     ) -> Result<Materialized, StoreError> {
         let lineage = self.online.lineage().await?;
+        let before = kept(before, &lineage);
         let watermark = before.watermark;
         let covered = Covered {
             watermark,
@@ -262,12 +282,7 @@ impl Work<'_> {
         {
             self.write(since, &covered, &written).await?;
         }
-        // The state may lie on another server than rows do, and outlive them.
-        self.online.settle().await?;
-        if self.online.lineage().await? != lineage {
-            return Err(self.failed_over(begun).await?);
-        }
-        let state = self.end(begun, start, is_gap).await?;
+        let state = self.end(begun, start, is_gap, &lineage).await?;
         Ok(Materialized {
             view: self.view.name.clone(),
             rows_read: latest.read,
@@ -314,8 +329,7 @@ impl Work<'_> {
     async fn begin(&self, begun: &Begun) -> Result<ViewState, StoreError> {
         for _ in 0..ATTEMPTS {
             let before = self.online.state(&self.key).await?;
-            let mut after = before.clone().unwrap_or_default();
-            after.begun.push(begun.clone());
+            let after = noted(before.clone().unwrap_or_default(), begun);
             if self
                 .online
                 .update_state(&self.key, before.as_ref(), &after)
@@ -327,14 +341,20 @@ impl Work<'_> {
         Err(self.contended())
     }
 
-    /// Writes, after the last row, how far the view is materialized now.
+    /// Writes, after the last row, how far the view is materialized now; `lineage` is what the
+    /// store continued before the first.
     async fn end(
         &self,
         begun: &Begun,
         start: Option<i64>,
         is_gap: bool,
+        lineage: &Lineage,
     ) -> Result<ViewState, StoreError> {
         for _ in 0..ATTEMPTS {
+            let now = self.online.lineage().await?;
+            if !now.is_same(lineage) {
+                return Err(self.failed_over(begun).await?);
+            }
             let Some(before) = self.online.state(&self.key).await? else {
                 return Err(self.emptied());
             };
@@ -346,10 +366,13 @@ impl Work<'_> {
                     _ => Err(self.emptied()),
                 };
             }
-            let after = advanced(before.clone(), begun, start, is_gap);
+            let after = ViewState {
+                lineage: now.mark(),
+                ..advanced(kept(before.clone(), &now), begun, start, is_gap)
+            };
             if self
                 .online
-                .update_state(&self.key, Some(&before), &after)
+                .update_state_within(&now, &self.key, Some(&before), &after)
                 .await?
             {
                 return Ok(after);
@@ -449,6 +472,38 @@ impl RowSink for Sink {
     }
 }
 
+/// What the store still has of what its state tells: all, or it is not known how much. Rows that
+/// are there are left alone by whoever writes them again.
+fn kept(state: ViewState, now: &Lineage) -> ViewState {
+    if now.keeps(&state.lineage) {
+        return state;
+    }
+    ViewState {
+        begun: state.begun,
+        ..ViewState::default()
+    }
+}
+
+/// How many runs are noted by themselves. Every request reads the state, and runs that are killed
+/// leave their marks in it.
+const MARKS: usize = 16;
+
+/// The state after a run has begun. Of many that have not ended the first count as given up.
+fn noted(mut state: ViewState, begun: &Begun) -> ViewState {
+    state.begun.push(begun.clone());
+    while state.begun.len() > MARKS {
+        let Some(first) = state.begun.iter().position(|run| run.id != GIVEN_UP) else {
+            break;
+        };
+        let end = state.begun.remove(first).end;
+        match state.begun.iter_mut().find(|run| run.id == GIVEN_UP) {
+            Some(mark) => mark.end = mark.end.max(end),
+            None => state.begun.insert(0, given_up_at(end)),
+        }
+    }
+    state
+}
+
 /// The state after a run has written its rows from `start` (`None`: from the watermark), where
 /// `is_gap` says that rows before `start` were not written.
 fn advanced(before: ViewState, begun: &Begun, start: Option<i64>, is_gap: bool) -> ViewState {
@@ -456,6 +511,7 @@ fn advanced(before: ViewState, begun: &Begun, start: Option<i64>, is_gap: bool) 
         mut watermark,
         mut pending,
         begun: mut runs,
+        lineage,
     } = before;
     let end = begun.end;
     match start {
@@ -481,11 +537,19 @@ fn advanced(before: ViewState, begun: &Begun, start: Option<i64>, is_gap: bool) 
         watermark,
         pending: left,
         begun: runs,
+        lineage,
     }
 }
 
 /// The mark of all runs that gave up.
 const GIVEN_UP: &str = "given up";
+
+fn given_up_at(end: i64) -> Begun {
+    Begun {
+        id: GIVEN_UP.to_owned(),
+        end,
+    }
+}
 
 /// The state after a run has given up; `touched` says that some of its rows may be in the store.
 fn given_up(mut state: ViewState, begun: &Begun, touched: bool) -> ViewState {
@@ -498,10 +562,7 @@ fn given_up(mut state: ViewState, begun: &Begun, touched: bool) -> ViewState {
         .max();
     state.begun.retain(|run| !ended(run));
     if let Some(end) = end.filter(|_| touched) {
-        state.begun.push(Begun {
-            id: GIVEN_UP.to_owned(),
-            end,
-        });
+        state.begun.push(given_up_at(end));
     }
     state
 }
@@ -533,7 +594,7 @@ mod tests {
         ViewState {
             watermark,
             pending: pending.to_vec(),
-            begun: Vec::new(),
+            ..ViewState::default()
         }
     }
 
@@ -649,12 +710,39 @@ mod tests {
         let one = given_up(both.clone(), &run(20), false);
         assert_eq!(one.begun, [run(30)]);
         let one = given_up(given_up(both, &run(30), true), &run(20), true);
-        let mark = Begun {
-            id: GIVEN_UP.to_owned(),
-            end: 30,
-        };
-        assert_eq!(one.begun, [mark]);
+        assert_eq!(one.begun, [given_up_at(30)]);
         assert_eq!(advanced(one, &run(30), None, false), state(Some(30), &[]));
+    }
+
+    #[test]
+    fn marks_of_runs_that_were_killed_do_not_pile_up() {
+        let mut noted_all = state(Some(10), &[]);
+        for end in 20..120 {
+            noted_all = noted(noted_all, &run(end));
+        }
+        assert_eq!(noted_all.begun.len(), MARKS);
+        assert_eq!(noted_all.begun[0], given_up_at(120 - MARKS as i64));
+        assert_eq!(noted_all.begun.last(), Some(&run(119)));
+        assert_eq!(unfinished(&noted_all), Some(119));
+        let after = advanced(noted_all, &run(119), None, false);
+        assert_eq!(after, state(Some(119), &[]));
+    }
+
+    #[test]
+    fn a_state_whose_rows_may_be_lost_counts_for_nothing_but_its_runs() {
+        let lost = ViewState {
+            lineage: "gone:5:slots".to_owned(),
+            begun: vec![run(20)],
+            ..state(Some(10), &[(12, 14)])
+        };
+        let now = Lineage::default();
+        let left = ViewState {
+            begun: vec![run(20)],
+            ..ViewState::default()
+        };
+        assert_eq!(kept(lost, &now), left);
+        let held = state(Some(10), &[(12, 14)]);
+        assert_eq!(kept(held.clone(), &now), held);
     }
 
     #[test]

@@ -14,7 +14,9 @@ pub struct RedisCluster {
     pub servers: Vec<RedisServer>,
     masters: usize,
     buses: Vec<Port>,
-    _folder: TempDir,
+    /// How long a server may be silent, in milliseconds.
+    timeout: u32,
+    folder: TempDir,
 }
 
 impl RedisCluster {
@@ -32,58 +34,64 @@ impl RedisCluster {
     /// # Panics
     /// They do not start, or do not find each other.
     pub fn start_with(masters: usize, replicated: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let count = if replicated { 2 * masters } else { masters };
-        // Without replicas nobody is to be replaced, however busy the machine is.
-        let timeout = if replicated { 1000 } else { 10_000 };
-        let buses: Vec<Port> = (0..count).map(|_| Port::free()).collect();
-        let server = |index: usize| {
-            RedisServer::start_by(|port| {
-                let bus = buses[index].number();
-                let file = folder.path().join(format!("nodes-{index}-{port}.conf"));
-                [
-                    "--cluster-enabled yes --repl-diskless-sync-delay 0",
-                    &format!("--cluster-node-timeout {timeout}"),
-                    "--cluster-replica-validity-factor 0 --repl-ping-replica-period 1",
-                    "--cluster-require-full-coverage no",
-                    &format!("--cluster-config-file {}", file.display()),
-                    &format!("--cluster-port {bus}"),
-                ]
-                .iter()
-                .flat_map(|arguments| arguments.split(' ').map(str::to_owned))
-                .collect()
-            })
-        };
-        let cluster = Self {
-            servers: (0..count).map(server).collect(),
+        let mut cluster = Self {
+            servers: Vec::new(),
             masters,
-            buses,
-            _folder: folder,
+            buses: Vec::new(),
+            // Without replicas nobody is to be replaced, however busy the machine is.
+            timeout: if replicated { 1000 } else { 10_000 },
+            folder: tempfile::tempdir().unwrap(),
         };
+        for _ in 0..if replicated { 2 * masters } else { masters } {
+            cluster.start_another();
+        }
         cluster.form();
         cluster
     }
 
+    /// Starts a server that knows nobody yet.
+    fn start_another(&mut self) {
+        let (index, bus) = (self.servers.len(), Port::free());
+        let server = RedisServer::start_by(|port| {
+            let file = format!("nodes-{index}-{port}.conf");
+            let file = self.folder.path().join(file);
+            [
+                "--cluster-enabled yes --repl-diskless-sync-delay 0",
+                &format!("--cluster-node-timeout {}", self.timeout),
+                "--cluster-replica-validity-factor 0 --repl-ping-replica-period 1",
+                "--cluster-require-full-coverage no",
+                &format!("--cluster-config-file {}", file.display()),
+                &format!("--cluster-port {}", bus.number()),
+            ]
+            .iter()
+            .flat_map(|arguments| arguments.split(' ').map(str::to_owned))
+            .collect()
+        });
+        server.command(&["cluster", "set-config-epoch", &(index + 1).to_string()]);
+        self.servers.push(server);
+        self.buses.push(bus);
+    }
+
+    /// Has another server join, a master without slots, and says which it is.
+    ///
+    /// # Panics
+    /// It does not start, the others do not find it, or the cluster has replicas.
+    pub fn join(&mut self) -> usize {
+        assert_eq!(self.masters, self.servers.len(), "replicas stand behind");
+        self.start_another();
+        self.masters += 1;
+        self.wait_until_known();
+        self.masters - 1
+    }
+
     fn form(&self) {
-        for (index, server) in self.servers.iter().enumerate() {
-            server.command(&["cluster", "set-config-epoch", &(index + 1).to_string()]);
-        }
         for (index, server) in self.servers[..self.masters].iter().enumerate() {
             let first = index * SLOTS / self.masters;
             let last = (index + 1) * SLOTS / self.masters - 1;
             let (first, last) = (first.to_string(), last.to_string());
             server.command(&["cluster", "addslotsrange", &first, &last]);
         }
-        let everybody = format!("cluster_known_nodes:{}", self.servers.len());
-        let mut tries = 0;
-        // On a busy machine a server forgets another that was too slow to answer.
-        wait_until("the servers of the cluster know each other", || {
-            if tries % 50 == 0 {
-                self.meet();
-            }
-            tries += 1;
-            self.all_say(&[&everybody])
-        });
+        self.wait_until_known();
         for (index, server) in self.servers[self.masters..].iter().enumerate() {
             let master = self.id(index);
             server.command(&["cluster", "replicate", &master]);
@@ -98,6 +106,19 @@ impl RedisCluster {
                 replication.contains("master_link_status:up")
             });
         }
+    }
+
+    fn wait_until_known(&self) {
+        let everybody = format!("cluster_known_nodes:{}", self.servers.len());
+        let mut tries = 0;
+        // On a busy machine a server forgets another that was too slow to answer.
+        wait_until("the servers of the cluster know each other", || {
+            if tries % 50 == 0 {
+                self.meet();
+            }
+            tries += 1;
+            self.all_say(&[&everybody])
+        });
     }
 
     /// Tells each server of each other.
@@ -144,6 +165,21 @@ impl RedisCluster {
             let replication = self.servers[server].command(&["info", "replication"]);
             replication.contains("master_link_status:up")
         });
+    }
+
+    /// Waits until a replica has heard of all that its master has written by now.
+    ///
+    /// # Panics
+    /// That takes too long.
+    pub fn wait_until_heard(&self, replica: usize, master: usize) {
+        let offset = |server: usize| {
+            let replication = self.servers[server].command(&["info", "replication"]);
+            let mut lines = replication.lines();
+            let offset = lines.find_map(|line| line.strip_prefix("master_repl_offset:"));
+            offset.and_then(|offset| offset.trim().parse::<u64>().ok())
+        };
+        let written = offset(master);
+        wait_until("a replica has heard of all", || offset(replica) >= written);
     }
 
     /// Has a replica take its master's place, though the master is well.
@@ -230,12 +266,17 @@ impl RedisCluster {
 
     /// Tells all masters who has the slot now.
     pub fn end_migration(&self, slot: u16, to: usize) {
-        let (slot, owner) = (slot.to_string(), self.id(to));
         // The new owner first, so that the slot is never nobody's.
-        self.servers[to].command(&["cluster", "setslot", &slot, "node", &owner]);
-        for server in &self.servers[..self.masters] {
-            server.command(&["cluster", "setslot", &slot, "node", &owner]);
+        self.set_owner(to, slot, to);
+        for server in 0..self.masters {
+            self.set_owner(server, slot, to);
         }
+    }
+
+    /// Tells a server who has a slot now.
+    pub fn set_owner(&self, server: usize, slot: u16, owner: usize) {
+        let (slot, owner) = (slot.to_string(), self.id(owner));
+        self.servers[server].command(&["cluster", "setslot", &slot, "node", &owner]);
     }
 
     /// The URL of the cluster, by its masters.

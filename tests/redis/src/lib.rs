@@ -125,7 +125,14 @@ impl RedisServer {
         assert!(status.expect("`kill` cannot be run").success());
     }
 
-    /// Starts the server again after [`RedisServer::stop`], on the same port and empty.
+    /// Sees to it that replicas hear of nothing any more.
+    pub fn cut_off_replicas(&self) {
+        self.command(&["acl", "setuser", "default", "-psync", "-sync"]);
+        self.command(&["client", "kill", "type", "replica"]);
+    }
+
+    /// Starts the server again after [`RedisServer::stop`], on the same port, and empty unless its
+    /// arguments have it write an append-only file.
     ///
     /// # Panics
     /// It does not start.

@@ -106,10 +106,12 @@ impl OnlineStore for EmbeddedStore {
                 let prefix = layout::view_prefix(Kind::Row, &wanted.view);
                 let row = |entity: &Vec<u8>| {
                     let key = layout::row_key(&prefix, entity);
-                    let held = get(&key)?.and_then(|value| layout::split(&key, value));
-                    Ok(held
-                        .filter(|(of, _)| of == entity)
-                        .map(|(_, row)| Bytes::copy_from_slice(row)))
+                    let held = get(&key)?.map(|value| match layout::split(&key, value) {
+                        Some((of, row)) if of == entity => Bytes::copy_from_slice(row),
+                        // What is damaged is no row, as whoever decodes it will find.
+                        _ => Bytes::new(),
+                    });
+                    Ok(held)
                 };
                 Ok(Held {
                     state,
@@ -356,6 +358,40 @@ fn remove(environment: &Environment, prefix: &[u8]) -> Result<u64, OnlineError> 
         removed += keys.len() as u64;
         if more.is_none() {
             return Ok(removed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unskew_core::digest::Digest;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_damaged_row_is_there_and_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(folder.path()).unwrap();
+        let view = ViewKey::new("p", "v", Digest::of(b"meaning"));
+        let (one, other) = (vec![1; 1000], vec![2; 1000]);
+        let key = layout::row_key(&layout::view_prefix(Kind::Row, &view), &one);
+        for damaged in [
+            b"\xff\xff\xff\xffrow".to_vec(),
+            layout::row_value(&other, b"row").into_owned(),
+        ] {
+            let environment = &store.environment;
+            let mut txn = environment.write().unwrap();
+            environment
+                .database()
+                .put(&mut txn, &key, &damaged)
+                .unwrap();
+            txn.commit().unwrap();
+            let wanted = Wanted {
+                view: Arc::new(view.clone()),
+                entities: vec![one.clone(), other.clone()],
+            };
+            let held = store.get(vec![wanted]).await.unwrap();
+            assert_eq!(held[0].rows, [Some(Bytes::new()), None]);
         }
     }
 }

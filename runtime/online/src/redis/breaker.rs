@@ -104,12 +104,16 @@ impl Breaker {
         true
     }
 
-    /// Claims to be the one who probes; `None` if somebody does.
+    /// Claims to be the one who probes; `None` if somebody does, or there is nothing to probe for.
     pub(super) fn probe(self: &std::sync::Arc<Self>) -> Option<Probe> {
-        let taken = self.probing.swap(true, Ordering::AcqRel);
-        (!taken).then(|| Probe {
+        if self.probing.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let probe = Probe {
             breaker: std::sync::Arc::clone(self),
-        })
+        };
+        // Another may have probed, and closed it, since the caller was turned away.
+        (self.circuit() != Circuit::Closed).then_some(probe)
     }
 }
 
@@ -210,6 +214,9 @@ mod tests {
         drop(probe);
         breaker.probe().unwrap().succeeded();
         assert!(breaker.turned_away().is_none());
+        // Who was turned away before that comes too late to open it again.
+        assert!(breaker.probe().is_none());
+        breaker.failed(failure());
         assert!(breaker.probe().is_some());
     }
 }

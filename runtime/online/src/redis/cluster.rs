@@ -6,19 +6,21 @@
 //! own to the task of its connection, where one for each server will do.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::future::select_ok;
 use redis::{RedisError, Value};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use super::address::{Knobs, Place};
 use super::backoff::Backoff;
 use super::dial::{Dialer, Target};
 use super::link::Link;
+use super::servers::Master;
 use super::slot::SLOTS;
 use crate::error::OnlineError;
 use crate::store::StoreHealth;
@@ -37,19 +39,20 @@ pub(super) struct Cluster {
     /// All that are known, by where they listen.
     links: std::sync::Mutex<BTreeMap<Place, Arc<Link>>>,
     slots: ArcSwap<Slots>,
-    /// Held by who looks at a cluster that nobody has seen yet.
+    /// Held by who looks at a cluster that nobody has seen yet; others wait for what comes of it.
+    /// How many such looks have ended is counted, so that they can tell.
     first: Mutex<()>,
+    looks: AtomicU64,
+    failure: ArcSwapOption<OnlineError>,
     looking: AtomicBool,
 }
 
 /// Which server has which slots.
 pub(super) struct Slots {
-    masters: Vec<Arc<Link>>,
+    masters: Vec<Master>,
     /// For each slot its server's place among the masters, and [`NOBODY`] for none; empty before
     /// the first look.
     owners: Vec<u16>,
-    /// Another number for each change that was seen.
-    generation: u64,
 }
 
 const NOBODY: u16 = u16::MAX;
@@ -70,9 +73,10 @@ impl Cluster {
             slots: ArcSwap::from_pointee(Slots {
                 masters: Vec::new(),
                 owners: Vec::new(),
-                generation: 0,
             }),
             first: Mutex::default(),
+            looks: AtomicU64::new(0),
+            failure: ArcSwapOption::empty(),
             looking: AtomicBool::new(false),
         };
         let seeds = places.iter().map(|place| cluster.link(place.clone()));
@@ -90,12 +94,18 @@ impl Cluster {
         let slots = self.slots.load();
         let strangers = self.seeds.iter().filter(|seed| {
             let known = slots.masters.iter();
-            !known.into_iter().any(|master| Arc::ptr_eq(master, seed))
+            !known
+                .into_iter()
+                .any(|master| Arc::ptr_eq(&master.link, seed))
         });
-        for link in slots.masters.iter().chain(strangers) {
+        let masters = slots.masters.iter().map(|master| &master.link);
+        for (is_master, link) in masters
+            .map(|link| (true, link))
+            .chain(strangers.map(|link| (false, link)))
+        {
             let one = link.health();
             // A seed that is no master, and that nobody needs, may be gone.
-            if slots.owners.is_empty() || slots.masters.iter().any(|m| Arc::ptr_eq(m, link)) {
+            if slots.owners.is_empty() || is_master {
                 health.circuit = health.circuit.max(one.circuit);
             }
             health.connections += one.connections;
@@ -111,13 +121,22 @@ impl Cluster {
         if !slots.owners.is_empty() {
             return Ok(slots);
         }
+        let looks = self.looks.load(Ordering::Acquire);
         let _first = self.first.lock().await;
         let slots = self.slots.load_full();
         if !slots.owners.is_empty() {
             return Ok(slots);
         }
-        self.look().await?;
-        Ok(self.slots.load_full())
+        if self.looks.load(Ordering::Acquire) != looks
+            && let Some(failure) = self.failure.load_full()
+        {
+            return Err((*failure).clone());
+        }
+        let looked = self.look().await;
+        let failure = looked.as_ref().err().cloned();
+        self.failure.store(failure.map(Arc::new));
+        self.looks.fetch_add(1, Ordering::Release);
+        looked.map(|()| self.slots.load_full())
     }
 
     /// The server that has a slot.
@@ -128,7 +147,7 @@ impl Cluster {
     ) -> Result<&'a Arc<Link>, OnlineError> {
         let owner = slots.owners.get(usize::from(slot));
         match owner.and_then(|&owner| slots.masters.get(usize::from(owner))) {
-            Some(link) => Ok(link),
+            Some(master) => Ok(&master.link),
             None => {
                 self.suspect();
                 Err(OnlineError::Unavailable {
@@ -139,11 +158,10 @@ impl Cluster {
         }
     }
 
-    /// Every server that has slots now, and a number that is another after a change.
-    pub(super) async fn masters(&self) -> Result<(Vec<Arc<Link>>, u64), OnlineError> {
+    /// Every server that has slots now.
+    pub(super) async fn masters(&self) -> Result<Vec<Master>, OnlineError> {
         self.look().await?;
-        let slots = self.slots.load();
-        Ok((slots.masters.clone(), slots.generation))
+        Ok(self.slots.load().masters.clone())
     }
 
     /// The server to which `by` sends a call, by an error MOVED or ASK.
@@ -194,7 +212,7 @@ impl Cluster {
 
     fn is_well(&self) -> bool {
         let slots = self.slots.load();
-        !slots.owners.contains(&NOBODY) && !slots.masters.iter().any(|link| link.is_open())
+        !slots.owners.contains(&NOBODY) && !slots.masters.iter().any(|master| master.link.is_open())
     }
 
     /// The link to a server.
@@ -218,7 +236,9 @@ impl Cluster {
     /// Asks the servers which has which slots; the first answer counts. One that is behind sends
     /// calls elsewhere by MOVED, and is asked again.
     async fn look(&self) -> Result<(), OnlineError> {
-        let mut asked = self.slots.load().masters.clone();
+        let slots = self.slots.load_full();
+        let masters = slots.masters.iter();
+        let mut asked: Vec<_> = masters.map(|master| Arc::clone(&master.link)).collect();
         for seed in &self.seeds {
             if !asked.iter().any(|link| Arc::ptr_eq(link, seed)) {
                 asked.push(Arc::clone(seed));
@@ -254,13 +274,15 @@ impl Cluster {
         let mut slots = Slots {
             masters: Vec::new(),
             owners: vec![NOBODY; usize::from(SLOTS)],
-            generation: 0,
         };
         for Range { first, last, owner } in ranges {
             let index = match places.iter().position(|place| *place == owner) {
                 Some(index) => index,
                 None => {
-                    slots.masters.push(self.link(owner.clone())?);
+                    slots.masters.push(Master {
+                        link: self.link(owner.clone())?,
+                        slots: String::new(),
+                    });
                     places.push(owner);
                     places.len() - 1
                 }
@@ -270,14 +292,16 @@ impl Cluster {
             }
         }
         let former = self.slots.load();
-        let same = |(one, other): (&Arc<Link>, &Arc<Link>)| Arc::ptr_eq(one, other);
+        let same = |(one, other): (&Master, &Master)| Arc::ptr_eq(&one.link, &other.link);
         if slots.owners == former.owners
             && slots.masters.len() == former.masters.len()
             && slots.masters.iter().zip(&former.masters).all(same)
         {
             return Ok(());
         }
-        slots.generation = former.generation + 1;
+        for (index, master) in slots.masters.iter_mut().enumerate() {
+            master.slots = digest(&slots.owners, index as u16);
+        }
         self.slots.store(Arc::new(slots));
         // Servers that left; calls that are on their way to them keep them until they end.
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
@@ -286,6 +310,20 @@ impl Cluster {
         });
         Ok(())
     }
+}
+
+/// Tells which slots `master` has.
+fn digest(owners: &[u16], master: u16) -> String {
+    let mut slots = Sha256::new();
+    for slot in (0..SLOTS).filter(|&slot| owners.get(usize::from(slot)) == Some(&master)) {
+        slots.update(slot.to_be_bytes());
+    }
+    // A change is to be seen, and nobody contrives one that is not.
+    let digest = slots.finalize();
+    digest[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// The right to look at a cluster. It may be lost with the runtime in which it was to be used;
@@ -400,6 +438,19 @@ mod tests {
         ] {
             assert_eq!(ranges(&wrong, "h"), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_digest_tells_which_slots_a_server_has() {
+        let mut owners = vec![0; usize::from(SLOTS)];
+        owners[7] = 1;
+        let before = [0, 1].map(|master| digest(&owners, master));
+        assert_ne!(before[0], before[1]);
+        // It does not depend on the order in which the servers are named.
+        let swapped: Vec<u16> = owners.iter().map(|owner| 1 - owner).collect();
+        assert_eq!(digest(&swapped, 1), before[0]);
+        owners[8] = 1;
+        assert!([0, 1].map(|master| digest(&owners, master)) != before);
     }
 
     #[test]

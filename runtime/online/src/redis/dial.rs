@@ -1,5 +1,6 @@
 //! How connections are made.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub(super) struct Dialer {
     redis: RedisConnectionInfo,
     tls: Option<(TlsCertificates, Verify)>,
     config: AsyncConnectionConfig,
+    /// How long a connection may take.
+    connect: Duration,
 }
 
 impl Dialer {
@@ -40,6 +43,7 @@ impl Dialer {
             redis: info(&address.credentials, address.database, address.resp3),
             tls,
             config: config(&address.knobs),
+            connect: address.knobs.connect,
         };
         // What is wrong with the files is said now and not at the first call.
         for place in &address.places {
@@ -127,7 +131,12 @@ impl Target {
                 let ways = sentinels
                     .iter()
                     .map(|sentinel| Box::pin(master(service, sentinel, ask, dialer)));
-                select_ok(ways).await.map(|(connection, _)| connection)
+                // A connection to the sentinel, and one to the master.
+                let dialed = tokio::time::timeout(2 * dialer.connect, select_ok(ways)).await;
+                let silent = || RedisError::from(io::Error::from(io::ErrorKind::TimedOut));
+                dialed
+                    .map_err(|_| silent())?
+                    .map(|(connection, _)| connection)
             }
         }
     }

@@ -1,13 +1,13 @@
 //! The connections to one server, and what becomes of a call when they fail.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::address::Knobs;
 use super::backoff::Backoff;
@@ -30,6 +30,8 @@ const LONGEST_PROBE: Duration = Duration::from_millis(500);
 ///   connection is given up and the call counts as a failure of the server; else it was slow, and
 ///   the connection stays. An answer that comes late has nobody who waits for it: answers are in
 ///   the order of the calls, and the place of a call that was given up is kept.
+/// - What a call finds out of the server does not depend on its caller's patience: if that goes away
+///   first, somebody else waits in its place, and a connection that is being made is made.
 /// - After some failures in a row the [`Breaker`] turns calls away, and a task probes the server.
 pub(super) struct Link {
     target: Target,
@@ -45,9 +47,9 @@ pub(super) struct Link {
 #[derive(Default)]
 struct Slot {
     live: ArcSwapOption<Live>,
-    /// Held by who makes the connection; others wait for what comes of it. How many attempts have
+    /// Held while the connection is made; others wait for what comes of it. How many attempts have
     /// ended is counted, so that they can tell.
-    dialing: Mutex<()>,
+    dialing: Arc<Mutex<()>>,
     attempts: AtomicU64,
     failure: ArcSwapOption<OnlineError>,
     /// How many connections there have been.
@@ -57,6 +59,30 @@ struct Slot {
 struct Live {
     connection: MultiplexedConnection,
     answers: AtomicU64,
+    /// Whether somebody waits in place of callers who went away.
+    watched: AtomicBool,
+}
+
+/// A call that is waited for. If its caller goes away first, nobody would learn that it is never
+/// answered; then the server is asked once more, by somebody who waits.
+struct Waiting<'a> {
+    link: &'a Arc<Link>,
+    slot: usize,
+    live: &'a Arc<Live>,
+    ended: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.ended || self.live.watched.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let (link, live, slot) = (Arc::clone(self.link), Arc::clone(self.live), self.slot);
+        runtime.spawn(async move { link.watch(slot, &live).await });
+    }
 }
 
 /// What is sent.
@@ -129,14 +155,9 @@ impl Link {
         Ok(answers)
     }
 
-    /// Lets go of all connections, so that the next call looks for the master anew; `false` if
-    /// that would lead to the same server.
-    pub(super) fn look_again(&self) -> bool {
-        if self.target.may_move() {
-            for slot in &self.pool {
-                slot.live.store(None);
-            }
-        }
+    /// Whether the next call may find another server than the one that answered that it is the
+    /// master no more: that connection is let go.
+    pub(super) const fn may_move(&self) -> bool {
         self.target.may_move()
     }
 
@@ -148,63 +169,115 @@ impl Link {
             let slot = self.slot();
             let live = self.live(slot).await?;
             let before = live.answers.load(Ordering::Relaxed);
-            let error = match request.send(live.connection.clone()).await {
-                Ok(value) => {
+            let mut waiting = Waiting {
+                link: self,
+                slot,
+                live: &live,
+                ended: false,
+            };
+            let sent = request.send(live.connection.clone()).await;
+            waiting.ended = true;
+            let error = match sent {
+                Ok(answers) => {
                     live.answers.fetch_add(1, Ordering::Relaxed);
                     self.breaker.succeeded();
-                    return Ok(value);
+                    if self.may_move() && answers.iter().any(is_read_only) {
+                        self.pool[slot].discard(&live);
+                    }
+                    return Ok(answers);
                 }
                 Err(error) => error,
             };
             let failure = self.failed(&error);
-            if !error.is_io_error() && !error.is_unrecoverable_error() {
+            if !is_lost(&error) {
                 return Err(failure);
             }
             let timeout = error.is_timeout();
             if timeout && live.answers.load(Ordering::Relaxed) != before {
                 return Err(failure);
             }
-            slot.discard(&live);
+            let last = self.pool[slot].discard(&live);
             if timeout || !again {
-                self.count(failure.clone());
+                // It tells nothing of a server that was reached again meanwhile.
+                if last {
+                    self.count(failure.clone());
+                }
                 return Err(failure);
             }
             again = false;
         }
     }
 
+    /// Finds out whether a connection is still answered.
+    async fn watch(self: &Arc<Self>, slot: usize, live: &Arc<Live>) {
+        let before = live.answers.load(Ordering::Relaxed);
+        let ping = redis::cmd("PING");
+        let answered = Request::One(&ping).send(live.connection.clone()).await;
+        live.watched.store(false, Ordering::Release);
+        match answered {
+            Err(error) if is_lost(&error) => {
+                let silent = live.answers.load(Ordering::Relaxed) == before;
+                if (silent || !error.is_timeout()) && self.pool[slot].discard(live) {
+                    self.count(self.failed(&error));
+                }
+            }
+            _ => {
+                live.answers.fetch_add(1, Ordering::Relaxed);
+                self.breaker.succeeded();
+            }
+        }
+    }
+
     /// The next connection's place.
-    fn slot(&self) -> &Slot {
-        match &*self.pool {
-            [one] => one,
-            pool => &pool[self.turn.fetch_add(1, Ordering::Relaxed) % pool.len()],
+    fn slot(&self) -> usize {
+        match self.pool.len() {
+            1 => 0,
+            places => self.turn.fetch_add(1, Ordering::Relaxed) % places,
         }
     }
 
     /// The connection, which is made if there is none. Those who wait while another makes it share
     /// what comes of it, so that a server that is down costs a request one timeout at most.
-    async fn live(self: &Arc<Self>, slot: &Slot) -> Result<Arc<Live>, OnlineError> {
-        if let Some(live) = slot.live.load_full() {
+    async fn live(self: &Arc<Self>, slot: usize) -> Result<Arc<Live>, OnlineError> {
+        let place = &self.pool[slot];
+        if let Some(live) = place.live.load_full() {
             return Ok(live);
         }
-        let attempts = slot.attempts.load(Ordering::Acquire);
-        let _dialing = slot.dialing.lock().await;
-        if let Some(live) = slot.live.load_full() {
+        let attempts = place.attempts.load(Ordering::Acquire);
+        let dialing = Arc::clone(&place.dialing).lock_owned().await;
+        if let Some(live) = place.live.load_full() {
             return Ok(live);
         }
         self.admit()?;
-        if slot.attempts.load(Ordering::Acquire) != attempts
-            && let Some(failure) = slot.failure.load_full()
+        if place.attempts.load(Ordering::Acquire) != attempts
+            && let Some(failure) = place.failure.load_full()
         {
             return Err((*failure).clone());
         }
+        // A task of its own: it ends, and counts, also if the caller goes away.
+        let link = Arc::clone(self);
+        match tokio::spawn(async move { link.dial(slot, dialing).await }).await {
+            Ok(dialed) => dialed,
+            Err(_) => Err(OnlineError::Unavailable {
+                store: self.address.clone(),
+                reason: "the process is ending".to_owned(),
+            }),
+        }
+    }
+
+    async fn dial(
+        self: &Arc<Self>,
+        slot: usize,
+        _dialing: OwnedMutexGuard<()>,
+    ) -> Result<Arc<Live>, OnlineError> {
+        let place = &self.pool[slot];
         let dialed = self.target.dial(&self.dialer).await;
-        slot.attempts.fetch_add(1, Ordering::Release);
+        place.attempts.fetch_add(1, Ordering::Release);
         match dialed {
-            Ok(connection) => Ok(self.install(slot, connection)),
+            Ok(connection) => Ok(self.install(place, connection)),
             Err(error) => {
                 let failure = self.failed(&error);
-                slot.failure.store(Some(Arc::new(failure.clone())));
+                place.failure.store(Some(Arc::new(failure.clone())));
                 self.count(failure.clone());
                 Err(failure)
             }
@@ -215,6 +288,7 @@ impl Link {
         let live = Arc::new(Live {
             connection,
             answers: AtomicU64::new(0),
+            watched: AtomicBool::new(false),
         });
         slot.failure.store(None);
         slot.live.store(Some(Arc::clone(&live)));
@@ -323,8 +397,19 @@ impl Link {
 }
 
 impl Slot {
-    /// Lets go of a connection, unless another has replaced it.
-    fn discard(&self, live: &Arc<Live>) {
-        self.live.compare_and_swap(live, None);
+    /// Lets go of a connection, unless another has replaced it: then `false`.
+    fn discard(&self, live: &Arc<Live>) -> bool {
+        let found = self.live.compare_and_swap(live, None);
+        found.as_ref().is_none_or(|found| Arc::ptr_eq(found, live))
     }
+}
+
+/// Whether the connection is of no more use, or the call was not answered in time.
+fn is_lost(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_unrecoverable_error()
+}
+
+/// Whether a server says that it is not the master.
+fn is_read_only(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::ReadOnly))
 }

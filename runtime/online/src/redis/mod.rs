@@ -10,8 +10,9 @@
 //! row is like one that never was. A server that is full then refuses writes, and goes on serving.
 //!
 //! Replication is asynchronous: a failover loses what the new master had not heard of. A view's
-//! state is written after its rows, so a state that survived may speak for rows that did not; see
-//! the guide on what to do about it.
+//! state is written after its rows and in the same history of writes, so on one server, and under
+//! sentinels, it is lost with them. In a cluster rows lie on all servers and the state on one: it
+//! tells how far the history of each was, so that a loss is seen later. See [`Lineage`].
 
 mod address;
 mod backoff;
@@ -29,11 +30,11 @@ mod slot;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use redis::{Cmd, FromRedisValue, Value};
 use tokio::sync::Semaphore;
@@ -41,15 +42,16 @@ use unskew_core::sample::Sample;
 
 use crate::error::OnlineError;
 use crate::key::ViewKey;
+use crate::lineage::Lineage;
 use crate::store::{
-    Held, Lineage, OnlineStore, PutSummary, StoreHealth, StoredRow, ViewState, Wanted, check_sizes,
+    Held, OnlineStore, PutSummary, StoreHealth, StoredRow, ViewState, Wanted, check_sizes,
 };
 use address::Address;
 use keys::RowKeys;
 use patience::Patience;
 use scan::Scan;
 use script::Script;
-use servers::{Call, Servers};
+use servers::{Call, Master, Servers};
 
 /// How many keys one MGET asks for; all of a request are sent at once. Redis does nothing else
 /// while it answers one.
@@ -65,6 +67,9 @@ const CALLS: usize = 8;
 /// How many bytes of rows are on their way at once, but for a single row, which then goes alone:
 /// an answer has to come in time also over a slow line.
 const SENT: usize = CALLS * BYTES;
+/// How often keys that are to be removed are looked for, until none is found.
+const REMOVALS: usize = 20;
+
 /// An online store in Redis.
 pub(crate) struct RedisStore {
     inner: Arc<Inner>,
@@ -114,7 +119,6 @@ impl Inner {
     async fn values(
         &self,
         wanted: &[Wanted],
-        keys: &[RowKeys],
         mut asked: Vec<Asked>,
         take: &mut impl FnMut(Asked, Option<Bytes>),
     ) -> Result<(), OnlineError> {
@@ -126,7 +130,7 @@ impl Inner {
             .flat_map(|group| group.chunks(MGET))
             .collect();
         while !groups.is_empty() {
-            let calls = groups.iter().map(|group| mget(wanted, keys, group));
+            let calls = groups.iter().map(|group| mget(wanted, group));
             let answers = self.servers.calls(calls.collect()).await?;
             let mut again = Vec::new();
             for (group, answer) in std::mem::take(&mut groups).into_iter().zip(answers) {
@@ -159,7 +163,7 @@ impl Inner {
     /// Writes rows by one call of the script for each slot.
     async fn put_batch(
         &self,
-        keys: &RowKeys,
+        keys: RowKeys<'_>,
         batch: &[StoredRow],
     ) -> Result<PutSummary, OnlineError> {
         let bytes = batch.iter().map(size).sum::<usize>().min(SENT);
@@ -201,7 +205,7 @@ impl Inner {
         })
     }
 
-    fn put_call(&self, keys: &RowKeys, rows: &[&StoredRow]) -> Call<'_> {
+    fn put_call(&self, keys: RowKeys<'_>, rows: &[&StoredRow]) -> Call<'_> {
         let keyed = |row: &&&StoredRow| keys.key(&row.entity_key).len() + row.value.len() + 20;
         let bytes = rows.iter().map(|row| keyed(&row)).sum();
         let mut command = self.put.call(rows.len(), 2 * rows.len(), bytes);
@@ -226,22 +230,37 @@ impl Inner {
     }
 
     async fn read_state(&self, view: &ViewKey) -> Result<Option<Vec<u8>>, OnlineError> {
-        let key = keys::state(view);
+        let key = RowKeys::of(view).state();
         let mut command = redis::cmd("GET");
-        command.arg(&key);
+        command.arg(key);
         let answer = self.servers.call(Call {
-            slot: slot::of(key.as_bytes()),
+            slot: key.slot(),
             command,
             script: None,
         });
         self.read(answer.await?)
     }
 
-    /// Removes the keys that match `pattern`, and says how many there were.
-    async fn remove(&self, pattern: &str) -> Result<u64, OnlineError> {
-        let mut removed = 0;
+    /// Removes the keys that match `pattern`, and adds how many there were to `removed`.
+    async fn remove(&self, pattern: &str, removed: &AtomicU64) -> Result<(), OnlineError> {
+        // A walk may miss keys that move past it. The last one finds none.
+        for _ in 0..REMOVALS {
+            if !self.remove_once(pattern, removed).await? {
+                return Ok(());
+            }
+        }
+        Err(OnlineError::Unavailable {
+            store: self.address.clone(),
+            reason: "somebody writes what is being removed".to_owned(),
+        })
+    }
+
+    /// Removes the keys that one walk finds, and says whether there were any.
+    async fn remove_once(&self, pattern: &str, removed: &AtomicU64) -> Result<bool, OnlineError> {
+        let mut found = false;
         let mut scan = Scan::new(&self.servers, &self.address, pattern);
         while let Some(mut keys) = scan.next().await? {
+            found = true;
             let slot = |key: &Vec<u8>| match self.servers.has_slots() {
                 true => slot::of_key(key),
                 false => 0,
@@ -261,51 +280,42 @@ impl Inner {
             for answer in self.servers.calls(calls).await? {
                 match answer {
                     Value::ServerError(error) => return Err(self.servers.meaning(error)),
-                    answer => removed += self.read::<u64>(answer)?,
+                    answer => {
+                        removed.fetch_add(self.read::<u64>(answer)?, Ordering::Relaxed);
+                    }
                 }
             }
         }
-        Ok(removed)
+        Ok(found)
     }
 
     async fn get(&self, wanted: &[Wanted]) -> Result<Vec<Held>, OnlineError> {
-        let keys: Vec<RowKeys> = wanted.iter().map(|w| RowKeys::of(&w.view)).collect();
         let slots = self.servers.has_slots();
-        let mut asked = Vec::with_capacity(
-            wanted.len() + wanted.iter().map(|w| w.entities.len()).sum::<usize>(),
-        );
-        for (view, (wanted, keys)) in wanted.iter().zip(&keys).enumerate() {
+        let count = wanted.iter().map(|wanted| 1 + wanted.entities.len()).sum();
+        let mut asked = Vec::with_capacity(count);
+        for (view, wanted) in wanted.iter().enumerate() {
+            let keys = RowKeys::of(&wanted.view);
             asked.push(Asked {
-                slot: if slots { keys.state_slot() } else { 0 },
+                slot: if slots { keys.state().slot() } else { 0 },
                 view,
                 entity: None,
             });
-            asked.extend(
-                wanted
-                    .entities
-                    .iter()
-                    .enumerate()
-                    .map(|(entity, key)| Asked {
-                        slot: if slots { keys.key(key).slot() } else { 0 },
-                        view,
-                        entity: Some(entity),
-                    }),
-            );
+            let entities = wanted.entities.iter().enumerate();
+            asked.extend(entities.map(|(entity, key)| Asked {
+                slot: if slots { keys.key(key).slot() } else { 0 },
+                view,
+                entity: Some(entity),
+            }));
         }
         let mut states = vec![None; wanted.len()];
         let mut rows: Vec<Vec<Option<Bytes>>> = wanted
             .iter()
             .map(|wanted| vec![None; wanted.entities.len()])
             .collect();
-        self.values(
-            wanted,
-            &keys,
-            asked,
-            &mut |asked, value| match asked.entity {
-                None => states[asked.view] = value,
-                Some(entity) => rows[asked.view][entity] = value,
-            },
-        )
+        self.values(wanted, asked, &mut |asked, value| match asked.entity {
+            None => states[asked.view] = value,
+            Some(entity) => rows[asked.view][entity] = value,
+        })
         .await?;
         let held = wanted.iter().zip(states).zip(rows);
         held.map(|((wanted, state), rows)| {
@@ -328,7 +338,6 @@ impl Inner {
             true => DEALT,
             false => ROWS,
         };
-        let keys = &keys;
         let calls: Vec<_> = batches(rows, rows_at_once)
             .map(|batch| patience.wait(move || self.put_batch(keys, batch)))
             .collect();
@@ -353,6 +362,7 @@ impl Inner {
         view: &ViewKey,
         expected: Option<&ViewState>,
         new: &ViewState,
+        within: &Lineage,
     ) -> Result<bool, OnlineError> {
         let json = self.read_state(view).await?;
         let held = json
@@ -366,14 +376,16 @@ impl Inner {
             return Ok(false);
         }
         // What is compared in Redis is the text that was read, however it is written.
-        let key = keys::state(view);
-        let mut command = self.swap.call(1, 2, 512);
-        command.arg(&key).arg(new.to_json()?);
+        let key = RowKeys::of(view).state();
+        let mut command = self.swap.call(1, 3, 512);
+        let histories: Vec<&str> = within.ids().collect();
+        command.arg(key).arg(new.to_json()?);
+        command.arg(histories.join(" "));
         if let Some(json) = json {
             command.arg(json);
         }
         let answer = self.servers.call(Call {
-            slot: slot::of(key.as_bytes()),
+            slot: key.slot(),
             command,
             script: Some(&self.swap),
         });
@@ -402,40 +414,31 @@ impl Inner {
         Ok(sample.into_keys())
     }
 
-    async fn remove_project(&self, project: &str) -> Result<u64, OnlineError> {
+    async fn remove_project(&self, project: &str, removed: &AtomicU64) -> Result<(), OnlineError> {
         let [states, rows] = keys::project_patterns(project);
-        self.remove(&states).await?;
-        self.remove(&rows).await
+        self.remove(&states, &AtomicU64::new(0)).await?;
+        self.remove(&rows, removed).await
     }
 
-    async fn remove_view(&self, view: &ViewKey) -> Result<u64, OnlineError> {
-        let rows = self.remove(&RowKeys::of(view).pattern()).await?;
-        let key = keys::state(view);
+    async fn remove_view(&self, view: &ViewKey, removed: &AtomicU64) -> Result<(), OnlineError> {
+        self.remove(&RowKeys::of(view).pattern(), removed).await?;
+        let key = RowKeys::of(view).state();
         let mut command = redis::cmd("UNLINK");
-        command.arg(&key);
+        command.arg(key);
         let call = Call {
-            slot: slot::of(key.as_bytes()),
+            slot: key.slot(),
             command,
             script: None,
         };
-        self.servers.call(call).await?;
-        Ok(rows)
+        self.servers.call(call).await.map(drop)
     }
 
     async fn lineage(&self) -> Result<Lineage, OnlineError> {
-        let (masters, _) = self.servers.masters().await?;
-        replication::lineage(&masters).await
-    }
-
-    async fn settle(&self) -> Result<(), OnlineError> {
-        let (masters, _) = self.servers.masters().await?;
-        try_join_all(masters.iter().map(replication::settle)).await?;
-        Ok(())
+        replication::lineage(&self.servers.masters().await?).await
     }
 
     async fn ping(&self) -> Result<(), OnlineError> {
-        let (masters, _) = self.servers.masters().await?;
-        for link in masters {
+        for Master { link, .. } in self.servers.masters().await? {
             if let Value::ServerError(error) = link.one(&redis::cmd("PING")).await? {
                 return Err(link.failed(&error.into()));
             }
@@ -475,7 +478,19 @@ impl OnlineStore for RedisStore {
         expected: Option<&ViewState>,
         new: &ViewState,
     ) -> Result<bool, OnlineError> {
-        let update = || self.inner.update_state(view, expected, new);
+        // Whichever history it is.
+        let any = Lineage::default();
+        self.update_state_within(&any, view, expected, new).await
+    }
+
+    async fn update_state_within(
+        &self,
+        lineage: &Lineage,
+        view: &ViewKey,
+        expected: Option<&ViewState>,
+        new: &ViewState,
+    ) -> Result<bool, OnlineError> {
+        let update = || self.inner.update_state(view, expected, new, lineage);
         self.patience.wait(update).await
     }
 
@@ -490,20 +505,21 @@ impl OnlineStore for RedisStore {
     }
 
     async fn remove_project(&self, project: &str) -> Result<u64, OnlineError> {
-        let remove = || self.inner.remove_project(project);
-        self.patience.wait(remove).await
+        let removed = AtomicU64::new(0);
+        let remove = || self.inner.remove_project(project, &removed);
+        self.patience.wait(remove).await?;
+        Ok(removed.into_inner())
     }
 
     async fn remove_view(&self, view: &ViewKey) -> Result<u64, OnlineError> {
-        self.patience.wait(|| self.inner.remove_view(view)).await
+        let removed = AtomicU64::new(0);
+        let remove = || self.inner.remove_view(view, &removed);
+        self.patience.wait(remove).await?;
+        Ok(removed.into_inner())
     }
 
     async fn lineage(&self) -> Result<Lineage, OnlineError> {
         self.patience.wait(|| self.inner.lineage()).await
-    }
-
-    async fn settle(&self) -> Result<(), OnlineError> {
-        self.patience.wait(|| self.inner.settle()).await
     }
 
     async fn ping(&self) -> Result<(), OnlineError> {
@@ -523,18 +539,19 @@ impl OnlineStore for RedisStore {
 }
 
 /// An MGET of values that lie in one slot.
-fn mget(wanted: &[Wanted], keys: &[RowKeys], group: &[Asked]) -> Call<'static> {
+fn mget(wanted: &[Wanted], group: &[Asked]) -> Call<'static> {
+    let keys = |asked: &Asked| RowKeys::of(&wanted[asked.view].view);
     let entity = |asked: &Asked| Some(wanted[asked.view].entities[asked.entity?].as_slice());
     let bytes = group.iter().map(|asked| match entity(asked) {
-        Some(entity) => keys[asked.view].key(entity).len(),
-        None => keys[asked.view].state().len(),
+        Some(entity) => keys(asked).key(entity).len(),
+        None => keys(asked).state().len(),
     });
     let mut command = Cmd::with_capacity(1 + group.len(), 4 + bytes.sum::<usize>());
     command.arg("MGET");
     for asked in group {
         match entity(asked) {
-            Some(entity) => command.arg(keys[asked.view].key(entity)),
-            None => command.arg(keys[asked.view].state()),
+            Some(entity) => command.arg(keys(asked).key(entity)),
+            None => command.arg(keys(asked).state()),
         };
     }
     Call {

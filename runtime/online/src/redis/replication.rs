@@ -1,106 +1,61 @@
-//! How far the replicas of servers are.
+//! Which history of writes a server continues.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Duration;
-
+use futures::future::try_join_all;
 use redis::{FromRedisValue, Value};
 
-use super::link::Link;
+use super::servers::Master;
 use crate::error::OnlineError;
-use crate::store::Lineage;
+use crate::lineage::{History, Lineage};
 
-/// How long a replica may take to confirm what was written. It does so each second.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is looked at.
-const PAUSE: Duration = Duration::from_millis(20);
-
-/// What `INFO replication` says of a master.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Replication {
-    /// Names the history of writes that it continues; a replica that takes its place begins another.
-    id: String,
-    /// How many bytes of writes there were.
-    offset: u64,
-    /// How many of them each replica has confirmed that follows.
-    confirmed: Vec<u64>,
-}
-
-impl Replication {
-    async fn of(link: &Arc<Link>) -> Result<Self, OnlineError> {
-        let mut command = redis::cmd("INFO");
-        command.arg("replication");
-        match link.one(&command).await? {
-            Value::ServerError(error) => Err(link.failed(&error.into())),
-            answer => {
-                let text = String::from_redis_value(answer).map_err(|_| link.garbled())?;
-                Self::read(&text).ok_or_else(|| link.garbled())
-            }
-        }
-    }
-
-    fn read(text: &str) -> Option<Self> {
-        let mut read = Self::default();
-        for line in text.lines() {
-            let Some((name, value)) = line.trim().split_once(':') else {
-                continue;
-            };
-            match name {
-                "master_replid" => value.clone_into(&mut read.id),
-                "master_repl_offset" => read.offset = value.parse().ok()?,
-                // slave0:ip=127.0.0.1,port=6380,state=online,offset=42,lag=0
-                _ if name.strip_prefix("slave").is_some_and(is_number) => {
-                    let field = |wanted: &str| {
-                        let mut fields = value.split(',').filter_map(|field| field.split_once('='));
-                        fields.find(|(name, _)| *name == wanted).map(|(_, v)| v)
-                    };
-                    if field("state") == Some("online") {
-                        read.confirmed.push(field("offset")?.parse().ok()?);
-                    }
-                }
-                _ => {}
-            }
-        }
-        (!read.id.is_empty()).then_some(read)
-    }
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
+/// How much of a replication id is kept. Of its 160 random bits 64 tell it from any other, and it
+/// stands in the state of each view.
+const ID: usize = 16;
 
 /// The histories that the masters continue.
-pub(super) async fn lineage(masters: &[Arc<Link>]) -> Result<Lineage, OnlineError> {
-    let mut histories = BTreeSet::new();
-    for link in masters {
-        histories.insert(Replication::of(link).await?.id);
-    }
-    Ok(Lineage(histories))
+pub(super) async fn lineage(masters: &[Master]) -> Result<Lineage, OnlineError> {
+    Ok(Lineage::of(
+        try_join_all(masters.iter().map(history)).await?,
+    ))
 }
 
-/// Waits until what a master was told before is confirmed by a replica, if it has any: by the one
-/// that would take its place, since that is the one that is furthest.
-pub(super) async fn settle(link: &Arc<Link>) -> Result<(), OnlineError> {
-    let written = Replication::of(link).await?.offset;
-    let confirmed = async {
-        loop {
-            let now = Replication::of(link).await?;
-            if now.confirmed.is_empty() || now.confirmed.iter().any(|offset| *offset >= written) {
-                return Ok(());
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+async fn history(master: &Master) -> Result<History, OnlineError> {
+    let Master { link, slots } = master;
+    let mut command = redis::cmd("INFO");
+    command.arg("replication");
+    let text = match link.one(&command).await? {
+        Value::ServerError(error) => return Err(link.failed(&error.into())),
+        answer => String::from_redis_value(answer).map_err(|_| link.garbled())?,
     };
-    match tokio::time::timeout(PATIENCE, confirmed).await {
-        Ok(settled) => settled,
-        Err(_) => Err(OnlineError::Unavailable {
+    // It tells of its master's history, of which it may have heard less than its replicas.
+    if !slots.is_empty() && field(&text, "role") != Some("master") {
+        return Err(OnlineError::Unavailable {
             store: link.address().to_owned(),
-            reason: format!(
-                "none of its replicas has confirmed within {} s what was written",
-                PATIENCE.as_secs()
-            ),
-        }),
+            reason: "it is not the master any more".to_owned(),
+        });
     }
+    let history = read(&text).ok_or_else(|| link.garbled())?;
+    Ok(History {
+        slots: slots.clone(),
+        ..history
+    })
+}
+
+/// What `INFO replication` says of a master's history.
+fn read(text: &str) -> Option<History> {
+    let id = |name| field(text, name)?.get(..ID).map(str::to_owned);
+    // A master that never was a replica says so by zeros and −1.
+    let end = field(text, "second_repl_offset")?.parse::<u64>().ok();
+    Some(History {
+        id: id("master_replid")?,
+        offset: field(text, "master_repl_offset")?.parse().ok()?,
+        former: id("master_replid2").zip(end),
+        slots: String::new(),
+    })
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = text.lines();
+    lines.find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))
 }
 
 #[cfg(test)]
@@ -109,17 +64,20 @@ mod tests {
 
     #[test]
     fn what_a_master_says_is_read() {
-        let text = "# Replication\r\nrole:master\r\nconnected_slaves:3\r\n\
-                    slave0:ip=127.0.0.1,port=1,state=online,offset=42,lag=0\r\n\
-                    slave1:ip=127.0.0.1,port=2,state=send_bulk,offset=0,lag=0\r\n\
-                    slave2:ip=::1,port=3,state=online,offset=40,lag=1,type=replica\r\n\
-                    slave_expires_tracked_keys:0\r\n\
-                    master_replid:8371b4fb1155b71f4a04d3e1bc3e18c4a990aeeb\r\n\
-                    master_replid2:0\r\nmaster_repl_offset:43\r\nsecond_repl_offset:-1\r\n";
-        let read = Replication::read(text).unwrap();
-        assert_eq!(read.id, "8371b4fb1155b71f4a04d3e1bc3e18c4a990aeeb");
-        assert_eq!((read.offset, read.confirmed), (43, vec![42, 40]));
-        assert_eq!(Replication::read("# Replication\r\n"), None);
-        assert_eq!(Replication::read("master_repl_offset:x\r\n"), None);
+        let said = |id2: &str, end: &str| {
+            format!(
+                "# Replication\r\nrole:master\r\nconnected_slaves:1\r\n\
+                 slave0:ip=127.0.0.1,port=1,state=online,offset=42,lag=0\r\n\
+                 master_replid:8371b4fb1155b71f4a04d3e1bc3e18c4a990aeeb\r\n\
+                 master_replid2:{id2}\r\nmaster_repl_offset:43\r\nsecond_repl_offset:{end}\r\n"
+            )
+        };
+        let first = read(&said(&"0".repeat(40), "-1")).unwrap();
+        assert_eq!((first.id.as_str(), first.offset), ("8371b4fb1155b71f", 43));
+        assert_eq!(first.former, None);
+        let heir = read(&said(&"ab".repeat(20), "40")).unwrap();
+        assert_eq!(heir.former, Some(("ab".repeat(8), 40)));
+        assert_eq!(read("# Replication\r\nrole:master\r\n"), None);
+        assert_eq!(read("master_repl_offset:x\r\n"), None);
     }
 }

@@ -31,6 +31,14 @@ pub(super) struct Call<'a> {
     pub(super) script: Option<&'a Script>,
 }
 
+/// A server that holds keys of its own.
+#[derive(Clone)]
+pub(super) struct Master {
+    pub(super) link: Arc<Link>,
+    /// Tells which slots of a cluster it has; empty where there are none.
+    pub(super) slots: String,
+}
+
 /// The servers.
 pub(super) enum Servers {
     One(Arc<Link>),
@@ -106,11 +114,13 @@ impl Servers {
         }
     }
 
-    /// Every server that holds keys of its own now, and a number that is another after a cluster
-    /// has dealt its slots anew.
-    pub(super) async fn masters(&self) -> Result<(Vec<Arc<Link>>, u64), OnlineError> {
+    /// Every server that holds keys of its own now.
+    pub(super) async fn masters(&self) -> Result<Vec<Master>, OnlineError> {
         match self {
-            Self::One(link) => Ok((vec![Arc::clone(link)], 0)),
+            Self::One(link) => Ok(vec![Master {
+                link: Arc::clone(link),
+                slots: String::new(),
+            }]),
             Self::Cluster(cluster) => cluster.masters().await,
         }
     }
@@ -224,22 +234,34 @@ impl Servers {
         };
         let kind = error.kind();
         let error = RedisError::from(error);
-        let failure = link.failed(&error);
-        *last = Some(failure.clone());
         let cluster = match self {
             Self::One(_) => None,
             Self::Cluster(cluster) => Some(cluster),
         };
+        let failure = match (kind, cluster) {
+            // They send it to each other until both have heard where a slot is.
+            (Some(ServerErrorKind::Moved | ServerErrorKind::Ask), Some(_)) => {
+                OnlineError::Unavailable {
+                    store: link.address().to_owned(),
+                    reason: error.to_string(),
+                }
+            }
+            _ => link.failed(&error),
+        };
+        *last = Some(failure.clone());
         match (kind, cluster) {
-            (Some(ServerErrorKind::NoScript), _) if !call.load => {
+            // Also one that was just loaded may be forgotten.
+            (Some(ServerErrorKind::NoScript), _) => {
                 call.load = true;
                 Ok(Outcome::Again)
             }
             (Some(ServerErrorKind::Moved), Some(cluster)) => {
+                // Sent on before: whoever did so knew more than this one, or less.
+                let wait = call.node.is_some() && !call.asking;
                 call.node = cluster.told(link, &error)?;
                 call.asking = false;
                 cluster.suspect();
-                Ok(Outcome::Again)
+                Ok(if wait { Outcome::Later } else { Outcome::Again })
             }
             (Some(ServerErrorKind::Ask), Some(cluster)) => {
                 call.node = cluster.told(link, &error)?;
@@ -256,7 +278,7 @@ impl Servers {
                 cluster.suspect();
                 Ok(Outcome::Later)
             }
-            (Some(ServerErrorKind::ReadOnly), None) if link.look_again() => Ok(Outcome::Later),
+            (Some(ServerErrorKind::ReadOnly), None) if link.may_move() => Ok(Outcome::Later),
             (Some(ServerErrorKind::ClusterDown), Some(cluster)) => {
                 cluster.suspect();
                 Err(failure)
@@ -312,16 +334,18 @@ async fn send(
         return (link, answered.map(|one| one.into_iter().collect()));
     }
     let mut pipeline = Pipeline::with_capacity(calls.len());
-    // Where in the pipeline each call's own command stands.
+    // Where in the pipeline each call's own command stands, and what loads its script.
     let mut places = Vec::with_capacity(calls.len());
     for call in &mut calls {
-        if let Some(script) = call.script.filter(|_| call.load) {
+        let script = call.script.filter(|_| call.load);
+        let load = script.map(|script| {
             pipeline.add_command(script.load());
-        }
+            pipeline.len() - 1
+        });
         if call.asking {
             pipeline.add_command(redis::cmd("ASKING"));
         }
-        places.push(pipeline.len());
+        places.push((pipeline.len(), load));
         pipeline.add_command(call.command.take());
     }
     let answers = link.many(&pipeline).await;
@@ -329,8 +353,15 @@ async fn send(
     let answered = answers.map(|mut answers| {
         let calls = calls.into_iter().zip(places);
         calls
-            .map(|(mut call, place)| {
-                let answer = std::mem::replace(&mut answers[place], Value::Nil);
+            .map(|(mut call, (place, load))| {
+                let mut take = |at: usize| std::mem::replace(&mut answers[at], Value::Nil);
+                let mut answer = take(place);
+                // Why there is no script.
+                if is_no_script(&answer)
+                    && let Some(refused @ Value::ServerError(_)) = load.map(take)
+                {
+                    answer = refused;
+                }
                 if matches!(answer, Value::ServerError(_))
                     && let Some((_, command)) = commands.find(|(at, _)| *at == place)
                 {
@@ -342,4 +373,8 @@ async fn send(
     });
     drop(commands);
     (link, answered)
+}
+
+fn is_no_script(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
 }

@@ -127,11 +127,7 @@ macro_rules! on_every_store {
 }
 
 pub(crate) fn view_of(project: &str, view: &str, meaning: &str) -> ViewKey {
-    ViewKey {
-        project: project.to_owned(),
-        view: view.to_owned(),
-        digest: Digest::of(meaning.as_bytes()),
-    }
+    ViewKey::new(project, view, Digest::of(meaning.as_bytes()))
 }
 
 pub(crate) fn view(name: &str) -> ViewKey {
