@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
@@ -135,7 +137,73 @@ async fn a_request_gets_the_failure_and_the_server_goes_on() {
         assert_eq!(status, 200, "{body}");
         assert!(body.contains(r#""risky__value":[4]"#), "{body}");
     }
+    // What a moment was not enough for is done again, and counts once.
+    let (_, metrics) = server.get("/metrics").await;
+    let counted = metrics.lines().filter_map(|line| {
+        let count = line.strip_prefix("unskew_transform_duration_seconds_count{")?;
+        count.rsplit(' ').next()
+    });
+    assert_eq!(counted.collect::<Vec<_>>(), ["8"], "{metrics}");
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_loops_leaves_other_services_their_share() {
+    let definitions = "
+transformations:
+  - name: risky
+    kind: on_demand
+    component: failing.wasm
+    inputs: {mode: request:mode, value: request:value}
+feature_services:
+  - {name: looping, features: ['risky:value'], full_feature_names: true}
+  - {name: steady, features: ['risky:value'], full_feature_names: true}
+";
+    let repository = Repository::new(Online::Embedded, definitions);
+    std::fs::copy(component("failing"), repository.path("failing.wasm")).unwrap();
+    let store = repository.store();
+    store.apply(&()).await.unwrap();
+    let settings = unskew_server::Settings {
+        component_share: 2,
+        queue_timeout: Duration::from_millis(100),
+        ..unskew_server::Settings::default()
+    };
+    let server = Arc::new(Server::start_with(&store, settings).await);
+    let ask = |service: &str, mode: &str| {
+        format!(
+            r#"{{"feature_service": "{service}", "entities": {{}}, "request": {{"mode": "{mode}", "value": 4}}}}"#
+        )
+    };
+    let over = Arc::new(AtomicBool::new(false));
+    let loops = (0..12).map(|_| {
+        let (server, over) = (Arc::clone(&server), Arc::clone(&over));
+        let body = ask("looping", "loop");
+        tokio::spawn(async move {
+            let mut statuses = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                statuses.push(server.post("/online", body.clone()).await.0);
+            }
+            statuses
+        })
+    });
+    let loops: Vec<_> = loops.collect();
+    for _ in 0..200 {
+        let (status, body) = server.post("/online", ask("steady", "ok")).await;
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(server.get("/health").await.0, 200);
+    }
+    over.store(true, Ordering::Relaxed);
+    let mut answered = 0;
+    for statuses in loops {
+        let statuses = statuses.await.unwrap();
+        assert!(
+            statuses.iter().all(|it| matches!(it, 422 | 503)),
+            "{statuses:?}"
+        );
+        answered += statuses.len();
+    }
+    assert!(answered >= 12);
+    Arc::into_inner(server).unwrap().stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,8 @@ use unskew_core::types::{ScalarType, UTC};
 use unskew_online::ViewKey;
 use unskew_server::Settings;
 use unskew_store::FeatureStore;
-use unskew_tests::{Online, Repository, Server, materialize, with_both_stores};
+use unskew_test_redis::RedisServer;
+use unskew_tests::{Online, Repository, Server, component, materialize, with_both_stores};
 
 const DEFINITIONS: &str = "
 entities:
@@ -33,6 +34,17 @@ const CHANGED: (&str, &str) = (
     "event_timestamp}",
     "event_timestamp, columns: {amount: price}}",
 );
+/// What the service gives besides, computed by a component that is new.
+const RATES: &str = "
+transformations:
+  - name: rates
+    kind: on_demand
+    component: driver_rates.wasm
+    inputs: {conv_rate: orders:amount, avg_daily_trips: {value: 20}, val_to_add: {value: 1}}
+feature_services:
+  - {name: model, features: [orders, rates]}
+";
+const STATE_2: &str = ".unskew/registry/states/00000000000000000002.json";
 const ASK: &str = r#"{"feature_service": "model", "entities": {"customer_id": 7}, "as_of": "1970-01-01T00:00:00.002Z"}"#;
 
 fn history() -> RecordBatch {
@@ -72,6 +84,11 @@ fn changed() -> String {
     DEFINITIONS.replace(CHANGED.0, CHANGED.1)
 }
 
+/// The definitions without their feature services.
+fn without_services(definitions: &str) -> &str {
+    definitions.split("feature_services").next().unwrap()
+}
+
 fn polling() -> Settings {
     Settings {
         poll: Duration::from_millis(20),
@@ -97,6 +114,14 @@ async fn view_key(store: &FeatureStore) -> ViewKey {
     ViewKey::of(&project.name, &project.views["orders"].value.view)
 }
 
+/// The value of a sample of the server's metrics.
+async fn metric(server: &Server, sample: &str) -> f64 {
+    let (_, metrics) = server.get("/metrics").await;
+    let line = metrics.lines().find_map(|line| line.strip_prefix(sample));
+    let value = line.unwrap_or_else(|| panic!("no {sample} in {metrics}"));
+    value.trim().parse().unwrap()
+}
+
 /// The plan and the amount of an answer.
 fn answered(status: u16, body: &str) -> (String, String) {
     assert_eq!(status, 200, "{body}");
@@ -114,6 +139,8 @@ fn answered(status: u16, body: &str) -> (String, String) {
 async fn a_server_moves_on_under_load_without_a_failed_or_a_mixed_answer() {
     with_both_stores(async |online| {
         let repository = repository(online).await;
+        let rates = repository.path("driver_rates.wasm");
+        std::fs::copy(component("driver_rates"), rates).unwrap();
         let store = repository.store();
         let server = Arc::new(Server::start_with(&repository.store(), polling()).await);
         let (stop, count) = (
@@ -129,7 +156,10 @@ async fn a_server_moves_on_under_load_without_a_failed_or_a_mixed_answer() {
                     let mut got: Vec<(String, String)> = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
                         let (status, body) = server.post("/online", ASK).await;
-                        let answer = answered(status, &body);
+                        assert_eq!(status, 200, "{body}");
+                        let body: Value = serde_json::from_str(&body).unwrap();
+                        let plan = body["plan"].as_str().unwrap().to_owned();
+                        let answer = (plan, body["features"].to_string());
                         if got.last() != Some(&answer) {
                             got.push(answer);
                         }
@@ -146,9 +176,19 @@ async fn a_server_moves_on_under_load_without_a_failed_or_a_mixed_answer() {
             }
         };
         more().await;
-        redefine(&repository, &changed()).await;
+        // A state that cannot be served changes nothing.
+        let refused = repository.path(STATE_2);
+        std::fs::write(&refused, r#"{"format": 9}"#).unwrap();
+        ready(&server, |ready| ready["reload_failure"].is_string()).await;
+        more().await;
+        std::fs::remove_file(&refused).unwrap();
+        ready(&server, |ready| ready["reload_failure"].is_null()).await;
+        let next = without_services(&changed()).to_owned() + RATES;
+        redefine(&repository, &next).await;
         let waiting = ready(&server, |ready| ready["waiting"].is_object()).await;
         assert_eq!(waiting["waiting"], serde_json::json!({"model": ["orders"]}));
+        let views = r#"unskew_waiting_views{service="model"}"#;
+        assert_eq!(metric(&server, views).await, 1.0);
         more().await;
         materialize(&store, 1_500).await;
         ready(&server, |ready| ready["waiting"].is_null()).await;
@@ -159,8 +199,9 @@ async fn a_server_moves_on_under_load_without_a_failed_or_a_mixed_answer() {
             let got = client.await.unwrap();
             // Each client sees the change once, and none goes back.
             assert_eq!(got.len(), 2, "{got:?}");
-            assert_eq!(got[0].1, "3.5 \"PRESENT\"");
-            assert_eq!(got[1].1, "4.0 \"PRESENT\"");
+            assert_eq!(got[0].1, r#"{"amount":[3.5]}"#);
+            let rates = r#""conv_rate_plus_val":[5.0],"trips_plus_val":[21]"#;
+            assert_eq!(got[1].1, format!(r#"{{"amount":[4.0],{rates}}}"#));
             answers.extend(got);
         }
         assert_eq!(answers.len(), 2, "{answers:?}");
@@ -168,6 +209,89 @@ async fn a_server_moves_on_under_load_without_a_failed_or_a_mixed_answer() {
         store.teardown().await.unwrap();
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_features_goes_on_by_its_former_plan_until_its_views_are_materialized() {
+    const LIST: &str = r#"{"features": ["orders:amount"], "entities": {"customer_id": [7]}}"#;
+    with_both_stores(async |online| {
+        let repository = repository(online).await;
+        redefine(&repository, without_services(DEFINITIONS)).await;
+        let store = repository.store();
+        let former = view_key(&store).await;
+        let settings = Settings {
+            former_rows: Some(Duration::ZERO),
+            ..polling()
+        };
+        let server = Server::start_with(&store, settings.clone()).await;
+        let value = async |server: &Server| {
+            let (status, body) = server.post("/get-online-features", LIST).await;
+            assert_eq!(status, 200, "{body}");
+            let body: Value = serde_json::from_str(&body).unwrap();
+            body["results"][1]["values"][0].clone()
+        };
+        // One of which lists were asked for, and one of which none were.
+        let other = Server::start_with(&store, settings.clone()).await;
+        assert_eq!(value(&server).await, 3.5);
+        redefine(&repository, without_services(&changed())).await;
+        let waiting = ready(&server, |ready| ready["state"] == 3).await;
+        let expected = serde_json::json!({"orders:amount": ["orders"]});
+        assert_eq!(waiting["waiting"], expected);
+        ready(&other, |ready| ready["state"] == 3).await;
+        let restarted = Server::start_with(&store, settings).await;
+        let servers = [&server, &other, &restarted];
+        for server in servers {
+            assert_eq!(value(server).await, 3.5);
+        }
+        let changes = metric(&server, "unskew_reload_changes_total").await;
+        assert_eq!(changes, 1.0);
+        // While it is waited for, polls change nothing, and former rows stay.
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            for server in servers {
+                assert_eq!(value(server).await, 3.5);
+            }
+        }
+        assert_eq!(
+            metric(&server, "unskew_reload_changes_total").await,
+            changes
+        );
+        let views = r#"unskew_waiting_views{service="@features"}"#;
+        for server in servers {
+            assert_eq!(metric(server, views).await, 1.0);
+            let waiting = ready(server, |_| true).await;
+            assert_eq!(waiting["waiting"], expected);
+        }
+        let held = store.online().unwrap();
+        assert!(held.state(&former).await.unwrap().is_some());
+        materialize(&store, 1_500).await;
+        for server in servers {
+            ready(server, |ready| ready["waiting"].is_null()).await;
+            assert_eq!(value(server).await, 4.0);
+        }
+        while held.state(&former).await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for server in [server, other, restarted] {
+            server.stop().await;
+        }
+        store.teardown().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_starts_while_the_store_is_away_goes_on_by_the_former_plan_later() {
+    let redis = RedisServer::start();
+    let repository = repository(Online::Redis(&redis)).await;
+    redefine(&repository, &changed()).await;
+    redis.freeze();
+    let server = Server::start_with(&repository.store(), polling()).await;
+    redis.thaw();
+    ready(&server, |ready| ready["waiting"].is_object()).await;
+    let (status, body) = server.post("/online", ASK).await;
+    assert_eq!(answered(status, &body).1, "3.5 \"PRESENT\"");
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,7 +343,7 @@ async fn a_state_that_cannot_be_served_is_refused_and_said() {
     };
     let server = Server::start_with(&repository.store(), settings).await;
     // What a newer version of unskew might write.
-    let state = repository.path(".unskew/registry/states/00000000000000000002.json");
+    let state = repository.path(STATE_2);
     assert!(state.parent().unwrap().is_dir());
     std::fs::write(&state, r#"{"format": 9}"#).unwrap();
     let (status, body) = server.post("/admin/reload", "").await;
@@ -233,6 +357,9 @@ async fn a_state_that_cannot_be_served_is_refused_and_said() {
     let (status, body) = server.get("/ready").await;
     assert_eq!(status, 200);
     assert!(body.contains("form 9"), "{body}");
+    let failed = r#"unskew_reloads_total{result="failure"}"#;
+    assert_eq!(metric(&server, "unskew_reload_failing").await, 1.0);
+    assert_eq!(metric(&server, failed).await, 1.0);
 
     std::fs::remove_file(&state).unwrap();
     let (status, body) = server.post("/admin/reload", "").await;
@@ -240,6 +367,8 @@ async fn a_state_that_cannot_be_served_is_refused_and_said() {
     assert_eq!(body, r#"{"state":1,"changed":false,"waiting":{}}"#);
     let (_, body) = server.get("/ready").await;
     assert!(!body.contains("reload_failure"), "{body}");
+    assert_eq!(metric(&server, "unskew_reload_failing").await, 0.0);
+    assert_eq!(metric(&server, failed).await, 1.0);
 
     // A service more, asked for at once.
     let more = DEFINITIONS.to_owned() + "  - {name: second, features: [orders]}\n";

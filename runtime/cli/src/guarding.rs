@@ -117,6 +117,10 @@ pub(crate) struct Limits {
     /// How often to look for a new state of the registry, new tokens and new certificates
     #[arg(long, value_name = "SPAN", default_value_t = Span(DEFAULTS.poll), value_parser = not_zero, env = "UNSKEW_POLL")]
     poll: Span,
+    /// How long rows of a former definition of a view stay in the online store after this server has
+    /// moved on, for other servers that have not; `forever`: they are not removed
+    #[arg(long, value_name = "SPAN", default_value_t = Stay(DEFAULTS.former_rows), env = "UNSKEW_FORMER_ROWS")]
+    former_rows: Stay,
 }
 
 /// What holds unless something else is typed.
@@ -169,6 +173,7 @@ impl Limits {
         settings.drain = self.drain.0;
         settings.grace = self.grace.0;
         settings.poll = self.poll.0;
+        settings.former_rows = self.former_rows.0;
     }
 
     /// The settings of the engine that runs components.
@@ -220,6 +225,35 @@ impl fmt::Display for Span {
         {
             Some((name, unit)) => write!(f, "{}{name}", millis / unit),
             None => f.write_str("0"),
+        }
+    }
+}
+
+/// How long something stays, as it is typed: a [`Span`], or `forever`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stay(Option<Duration>);
+
+const FOREVER: &str = "forever";
+
+impl FromStr for Stay {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == FOREVER {
+            return Ok(Self(None));
+        }
+        match text.parse::<Span>() {
+            Ok(span) => Ok(Self(Some(span.0))),
+            Err(error) => Err(format!("{error}, or `{FOREVER}`")),
+        }
+    }
+}
+
+impl fmt::Display for Stay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(span) => Span(span).fmt(f),
+            None => f.write_str(FOREVER),
         }
     }
 }
@@ -317,8 +351,8 @@ mod tests {
         let line = "unskew --max-body 1KiB --max-bodies 2MiB --max-rows 3 --max-headers 4 \
             --max-header-size 5KB --max-connections 6 --concurrency 7 --component-share 8 \
             --queue 9 --queue-timeout 10ms --request-timeout 11s --header-timeout 12s \
-            --idle-timeout 13m --drain 14s --grace 15s --poll 16s --tokens t --insecure-no-auth \
-            --open-metrics --tls-cert c --tls-key k --tls-client-ca a --cors-origin o,p \
+            --idle-timeout 13m --drain 14s --grace 15s --poll 16s --former-rows 17h --tokens t \
+            --insecure-no-auth --open-metrics --tls-cert c --tls-key k --tls-client-ca a --cors-origin o,p \
             --cors-origin q";
         let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
         let seconds = Duration::from_secs;
@@ -339,6 +373,7 @@ mod tests {
             drain: seconds(14),
             grace: seconds(15),
             poll: seconds(16),
+            former_rows: Some(seconds(17 * 3_600)),
             tokens: Some("t".into()),
             insecure_no_auth: true,
             open_metrics: true,
@@ -367,6 +402,7 @@ mod tests {
             "--drain 1",
             "--drain 99999999999h",
             "--poll 0",
+            "--former-rows never",
             "--request-timeout 0s",
             "--concurrency 0",
             "--tls-cert c",
@@ -381,6 +417,9 @@ mod tests {
     fn spans_and_sizes_read_back_from_their_text() {
         for text in ["0", "500ms", "1s", "90s", "2m", "1h"] {
             assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
+        }
+        for text in ["0", "15m", "forever"] {
+            assert_eq!(text.parse::<Stay>().unwrap().to_string(), text);
         }
         assert_eq!("60s".parse::<Span>().unwrap().to_string(), "1m");
         for text in ["1B", "32KiB", "10MiB", "1GiB", "5KB"] {

@@ -4,7 +4,8 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -31,11 +32,25 @@ struct Server {
 impl Server {
     fn start(repository: &Repository, more: &[&str]) -> Self {
         let arguments = [&["serve", "--port", "0"], more].concat();
-        let mut child = repository
-            .command(&arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::of(&mut repository.command(&arguments))
+    }
+
+    /// A server that may open so many files.
+    fn start_with_files(files: u64, repository: &Repository, more: &[&str]) -> Self {
+        let arguments = [&["serve", "--port", "0"], more].concat();
+        let command = repository.command(&arguments);
+        let mut limited = Command::new("sh");
+        limited
+            .args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir(command.get_current_dir().unwrap())
+            .stdin(Stdio::null());
+        Self::of(&mut limited)
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
@@ -64,6 +79,14 @@ impl Server {
         let config = ureq::Agent::config_builder().http_status_as_error(false);
         let answer = config.build().new_agent().run(request.body("{}").unwrap());
         answer.unwrap().status().as_u16()
+    }
+
+    /// The state of the registry that is served.
+    fn state(&self) -> u64 {
+        let answer = ureq::get(format!("{}/ready", self.url)).call();
+        let body = answer.unwrap().body_mut().read_to_string().unwrap();
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        body["state"].as_u64().unwrap()
     }
 
     /// Asks until the status is another than `status`, and gives that.
@@ -204,6 +227,81 @@ fn a_server_asks_for_tokens_and_reads_them_again_on_a_signal() {
     assert_eq!(server.ask_until_not(401, "/online", Some(&reader)), 400);
     server.signal("-TERM");
     assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn a_server_looks_for_a_new_state_of_the_registry_on_a_signal() {
+    let repository = applied();
+    let server = Server::start(&repository, &["--poll", "1h"]);
+    assert_eq!(server.state(), 1);
+    repository.write(
+        "features/more.yaml",
+        "entities: [{name: product, join_keys: [{name: product_id, type: int64}]}]\n",
+    );
+    repository.run(&["apply"]).done();
+    assert_eq!(server.state(), 1);
+    server.signal("-HUP");
+    for _ in 0..3_000 {
+        if server.state() == 2 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(server.state(), 2);
+}
+
+/// The status of a request on a connection that is kept.
+fn ask_on(connection: &mut BufReader<TcpStream>, request: &str) -> u16 {
+    let request = format!("{request}\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+    connection.get_mut().write_all(request.as_bytes()).unwrap();
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        connection.read_line(&mut line).unwrap();
+        if line.trim().is_empty() {
+            break;
+        }
+        head.push(line.to_lowercase());
+    }
+    let length = head
+        .iter()
+        .find_map(|it| it.strip_prefix("content-length: "));
+    let length = length.unwrap().trim().parse().unwrap();
+    connection.read_exact(&mut vec![0; length]).unwrap();
+    head[0].split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn connections_leave_files_for_everything_else() {
+    let repository = applied();
+    new_token(&repository, "first", &["-r", "read"]);
+    let more = [
+        "--tokens",
+        "tokens.json",
+        "--poll",
+        "1h",
+        "--header-timeout",
+        "1h",
+    ];
+    let server = Server::start_with_files(300, &repository, &more);
+    let address = server.url.trim_start_matches("http://").parse().unwrap();
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok();
+    let mut first = BufReader::new(connect().unwrap());
+    assert_eq!(ask_on(&mut first, "GET /health HTTP/1.1"), 200);
+    // Until the system lets no more of them wait.
+    let idle: Vec<_> = (0..400).map_while(|_| connect()).collect();
+
+    assert_eq!(ask_on(&mut first, "GET /ready HTTP/1.1"), 200);
+    let token = new_token(&repository, "second", &["-r", "read"]);
+    let online = format!("POST /online HTTP/1.1\r\nauthorization: Bearer {token}");
+    assert_eq!(ask_on(&mut first, &online), 401);
+    server.signal("-HUP");
+    let read = (0..1_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        ask_on(&mut first, &online) == 400
+    });
+    assert!(read, "the tokens were not read again");
+    drop(idle);
 }
 
 #[test]

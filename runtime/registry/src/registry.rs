@@ -93,8 +93,8 @@ impl Registry {
     }
 
     /// The number of the current state, for who knows that it was `known` a while ago; `known`, if
-    /// nothing is newer. Meant to be asked often: then it is one small request, however many states
-    /// there are (to an object store a `HEAD`).
+    /// nothing is newer. Meant to be asked often: then it is two small requests, however many
+    /// states there are (to an object store two `HEAD`s).
     ///
     /// # Errors
     /// The store cannot be asked.
@@ -104,11 +104,16 @@ impl Registry {
         if known > 0 {
             for _ in 0..STEPS {
                 let next = newest.saturating_add(1);
-                let is_there = next > newest && self.has(next).await?;
-                if !is_there {
+                if next > newest && self.has(next).await? {
+                    newest = next;
+                    continue;
+                }
+                // Old states may be removed, the oldest first: one that is there has lost no
+                // successor, and of one that is gone all others are looked for.
+                if newest > known || self.has(newest).await? {
                     return Ok(newest);
                 }
-                newest = next;
+                break;
             }
         }
         let listed = self.newest().await?;

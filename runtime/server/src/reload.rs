@@ -28,8 +28,10 @@ use crate::state::State;
 /// Brings newer states of the registry.
 pub(crate) struct Reloader {
     store: FeatureStore,
-    /// One reload at a time. What it guards are the former views that are to be removed.
-    turn: Mutex<Retired>,
+    /// One reload at a time.
+    turn: Mutex<()>,
+    /// The former views that are to be removed, locked for as long as that takes.
+    retired: Arc<Mutex<Retired>>,
     failure: ArcSwapOption<String>,
 }
 
@@ -49,6 +51,7 @@ impl Reloader {
         Self {
             store,
             turn: Mutex::default(),
+            retired: Arc::default(),
             failure: ArcSwapOption::empty(),
         }
     }
@@ -70,7 +73,7 @@ impl Reloader {
     /// The registry or the online store does not answer, or the state is one that cannot be
     /// served. What was served goes on being served.
     pub(crate) async fn reload(&self, state: &State) -> Result<Reloaded, StoreError> {
-        let mut retired = self.turn.lock().await;
+        let _turn = self.turn.lock().await;
         let done = self.newest(state).await;
         let changed = done.as_ref().is_ok_and(|reloaded| reloaded.changed);
         state.watch().reloaded(done.is_ok(), changed);
@@ -86,9 +89,7 @@ impl Reloader {
                         "serving a new state of the registry"
                     );
                 }
-                let served = state.served().clone();
-                let grace = state.settings().former_rows;
-                retired.remove(&self.store, &served, grace).await;
+                self.remove_former_rows(state);
             }
             Err(error) => {
                 let message = error.to_string();
@@ -106,12 +107,26 @@ impl Reloader {
         done
     }
 
+    /// Removes rows of former views beside what else is done, since there may be many of them; and
+    /// whoever asked for the reload may go away.
+    fn remove_former_rows(&self, state: &State) {
+        let (store, served) = (self.store.clone(), state.served().clone());
+        let grace = state.settings().former_rows;
+        let retired = Arc::clone(&self.retired);
+        tokio::spawn(async move {
+            // If they are being removed still, the next reload comes soon enough.
+            if let Ok(mut retired) = retired.try_lock() {
+                retired.remove(&store, &served, grace).await;
+            }
+        });
+    }
+
     async fn newest(&self, state: &State) -> Result<Reloaded, StoreError> {
         let served = state.served().clone();
         let waiting = served.waiting();
         if let Some(current) = served.applied()
-            && waiting.is_empty()
             && self.store.is_current(current).await?
+            && served.is_settled().await?
         {
             return Ok(Reloaded {
                 state: served.number(),
@@ -120,16 +135,12 @@ impl Reloader {
             });
         }
         let next = self.aside(Arc::clone(&served)).await?;
-        let waiting = next.waiting();
-        let changed = next.number() != served.number() || waiting != served.waiting();
         let reloaded = Reloaded {
             state: next.number(),
-            changed,
-            waiting,
+            changed: next.number() != served.number() || next.waiting() != waiting,
+            waiting: next.waiting(),
         };
-        if changed {
-            state.serve(next);
-        }
+        state.serve(next);
         Ok(reloaded)
     }
 
@@ -139,6 +150,9 @@ impl Reloader {
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
             runtime.block_on(async move {
+                if served.is_unsure() {
+                    return Served::load(&store).await;
+                }
                 let newest = store.applied().await?;
                 served.next(newest).await
             })
@@ -163,3 +177,6 @@ pub(crate) async fn keep_reloading(state: State, asked: Arc<Notify>) {
         let _ = reloader.reload(&state).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

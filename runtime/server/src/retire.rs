@@ -20,25 +20,26 @@ pub(crate) struct Retired {
 
 impl Retired {
     /// Removes the rows of views that have been former for `grace`, which gives other servers the
-    /// time to move on as well. While a service of `served` waits, nothing is removed.
+    /// time to move on as well. While a former state is served, nothing is removed.
     pub(crate) async fn remove(
         &mut self,
         store: &FeatureStore,
         served: &Served,
         grace: Option<Duration>,
     ) {
-        let Some(grace) = grace.filter(|_| served.waiting().is_empty()) else {
+        let Some(grace) = grace.filter(|_| !served.keeps_former()) else {
             return;
         };
         if self.state != served.number() {
-            self.state = served.number();
             match store.former_views().await {
-                Ok(former) => self.see(former),
-                Err(error) => {
-                    // It is tried again with the next reload.
-                    self.state = 0;
-                    tracing::warn!(error = %error, "cannot tell which views are former");
+                Ok(mut former) => {
+                    // What was applied a moment ago is not served yet.
+                    former.retain(|view| !served.has_view(view));
+                    self.see(former);
+                    self.state = served.number();
                 }
+                // It is tried again with the next reload.
+                Err(error) => tracing::warn!(error = %error, "cannot tell which views are former"),
             }
         }
         let due: Vec<ViewKey> = self

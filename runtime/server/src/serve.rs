@@ -5,20 +5,19 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::middleware;
 use futures::future::OptionFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use unskew_store::{FeatureStore, StoreError};
 
-use crate::grpc;
+use crate::grpc::{self, DeadlineLayer};
 use crate::guard::{self, AdmitLayer, Gate, GuardError, Wire};
 use crate::http::router;
 use crate::reload::{Reloader, keep_reloading};
 use crate::served::Served;
 use crate::settings::Settings;
 use crate::state::State;
-use crate::watch::observe;
+use crate::watch::ObserveLayer;
 
 /// Why a server did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +115,7 @@ impl Server {
     ///
     /// # Errors
     /// Other machines could ask without a token and nobody said that they may; or the tokens, the
-    /// certificates or the origins cannot be used.
+    /// certificates, the origins or the folder of the log of features cannot be used.
     pub fn new(
         project: &str,
         settings: Settings,
@@ -130,6 +129,12 @@ impl Server {
                     return Err(ServeError::Unguarded { address });
                 }
             }
+        }
+        if let Some(log) = &settings.feature_log {
+            log.check().map_err(|reason| ServeError::FeatureLog {
+                dir: log.dir.clone(),
+                reason,
+            })?;
         }
         Ok(Self {
             gate,
@@ -150,12 +155,6 @@ impl Server {
     /// Nothing is applied yet, the registry or a component cannot be read, or the settings of the
     /// online store are not valid; a store that is down is no error.
     pub async fn serve(self, store: FeatureStore, signals: Signals) -> Result<(), ServeError> {
-        if let Some(log) = &self.settings.feature_log {
-            log.check().map_err(|reason| ServeError::FeatureLog {
-                dir: log.dir.clone(),
-                reason,
-            })?;
-        }
         let served = Served::load(&store).await?;
         let reloader = Some(Reloader::new(store));
         let state = State::new(self.gate, self.settings, served, reloader);
@@ -181,9 +180,16 @@ pub(crate) async fn serve_state(
     };
     let http = port(http, router(state.clone()), Wire::Http);
     let grpc = grpc.map(|listener| {
-        let guarded = grpc::router(state.clone()).layer(AdmitLayer::new(Arc::clone(&gate)));
-        let guarded = guarded.layer(middleware::from_fn_with_state(state.clone(), observe));
-        port(listener, guarded, Wire::Grpc)
+        let layers = (
+            ObserveLayer::new(state.clone()),
+            AdmitLayer::new(Arc::clone(&gate)),
+            DeadlineLayer::new(settings),
+        );
+        port(
+            listener,
+            grpc::router(state.clone()).layer(layers),
+            Wire::Grpc,
+        )
     });
     let ports = futures::future::join(http, OptionFuture::from(grpc));
     let told = async {

@@ -1,5 +1,6 @@
 //! What a server can be told.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,8 +28,10 @@ pub struct Settings {
     /// threads. Default: 256.
     pub concurrency: usize,
     /// How many requests of one feature service that runs components are answered at once, so that
-    /// a component that takes long leaves others their share; others wait for their turn. It is
-    /// half of what the engine's pool of instances takes. Default: 16.
+    /// a component that takes long leaves others their share; others wait for their turn. Components
+    /// only compute, and the threads of more than keep the cores busy would take the time of those
+    /// that answer everything else. Default: two for each core, and at most 16, which is half of what
+    /// the engine's pool of instances takes.
     pub component_share: usize,
     /// How many requests wait for their turn, at the server and at each feature service; more are
     /// answered with 503 at once. Default: 1,024.
@@ -54,8 +57,8 @@ pub struct Settings {
     pub grace: Duration,
     /// How often the server looks for a newer state of the registry. Default: 5 s.
     pub poll: Duration,
-    /// How long after a change of a view the rows of its former digest stay in the online store, for
-    /// other servers that have not moved on; `None`: for ever. Default: 1 h.
+    /// How long rows of a former view digest stay in the online store after this server has moved
+    /// on, for other servers that have not; `None`: for ever. Default: 1 h.
     pub former_rows: Option<Duration>,
     /// The file of the tokens that clients show; read again when it changes. `None`: anybody may do
     /// anything, which is refused beyond this machine. Default: none.
@@ -82,7 +85,7 @@ impl Default for Settings {
             rows: 10_000,
             timeout: Duration::from_secs(30),
             concurrency: 256,
-            component_share: 16,
+            component_share: (2 * cores()).min(16),
             queue: 1_024,
             queue_timeout: Duration::from_secs(1),
             connections: 10_000,
@@ -103,4 +106,9 @@ impl Default for Settings {
             feature_log: None,
         }
     }
+}
+
+/// How many threads run at once.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }

@@ -282,7 +282,7 @@ impl Store {
         let state = ViewState {
             watermark: Some(0),
             pending: Vec::new(),
-            begun: vec![],
+            ..ViewState::default()
         };
         assert!(self.online.update_state(&view, None, &state).await.unwrap());
     }

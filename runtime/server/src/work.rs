@@ -16,7 +16,8 @@ use crate::watch::{Context, PlanWatch, Stage};
 
 /// Up to this many rows are answered on the thread that received them, since another takes longer
 /// to wake up. A component has a moment for that, a few milliseconds: it could run until its
-/// deadline, and the thread would serve nobody in the meantime, not even `/health`.
+/// deadline, and the thread would serve nobody in the meantime, not even `/health`. One that was not
+/// done in a moment several times in a row has none for a while ([`PlanWatch::moments`]).
 pub(crate) const INLINE_ROWS: usize = 256;
 
 /// Bodies up to this size are read on the thread that received them: that takes less time than
@@ -54,6 +55,15 @@ impl Turn {
         })
     }
 
+    /// Does `work` where it may take its time. The turn lies with it: a client that goes away ends
+    /// the waiting for it, not the work.
+    pub(crate) async fn off_the_worker<T: Send + 'static>(
+        self,
+        work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<(Self, T), Problem> {
+        off_the_worker(async move { Ok((self, work.await?)) }).await
+    }
+
     /// The same turn and a place among the requests of the service, if it runs components. Who
     /// waits for one lets others have the turn meanwhile.
     async fn with_share(self, asked: &Asked) -> Result<(Self, Option<Place>), Problem> {
@@ -81,8 +91,9 @@ impl Turn {
         asked: Asked,
         finish: impl FnOnce(&Asked, &Evaluated) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let brief = asked.rows.as_of.len() <= INLINE_ROWS;
         let plan = asked.service.watch(self.state.watch());
+        let brief = asked.rows.as_of.len() <= INLINE_ROWS
+            && plan.as_ref().is_none_or(|plan| plan.moments.may_try());
         let context = Context::current();
         if let Some(plan) = &plan {
             plan.asked(asked.rows.as_of.len());
@@ -99,10 +110,14 @@ impl Turn {
             let answer = asked.service.answer_briefly(&asked.rows).await;
             match answer.inspect_err(|error| self.state.watch().failed(error))? {
                 BriefAnswer::Done(evaluated) => {
+                    answered.tried(true);
                     answered.waited(self.waited);
                     return answered.write(&self.state, asked, evaluated);
                 }
-                BriefAnswer::Unfinished(joined) => Some(joined),
+                BriefAnswer::Unfinished(joined) => {
+                    answered.tried(false);
+                    Some(joined)
+                }
             }
         } else {
             None
@@ -110,19 +125,18 @@ impl Turn {
         let (waited, began) = (self.waited, Instant::now());
         let (turn, share) = self.with_share(&asked).await?;
         answered.waited(waited + began.elapsed());
-        // The turn lies with the work: a client that goes away ends the waiting for it, not the
-        // work.
-        off_the_worker(async move {
+        let state = turn.state.clone();
+        let work = turn.off_the_worker(async move {
             let evaluated = match joined {
                 Some(joined) => asked.service.finish(&asked.rows, joined).await,
                 None => asked.service.answer(&asked.rows).await,
             }
-            .inspect_err(|error| turn.state.watch().failed(error))?;
-            let answer = answered.write(&turn.state, asked, evaluated);
-            drop((turn, share));
+            .inspect_err(|error| state.watch().failed(error))?;
+            let answer = answered.write(&state, asked, evaluated);
+            drop(share);
             answer
-        })
-        .await
+        });
+        work.await.map(|(_, answer)| answer)
     }
 }
 
@@ -134,6 +148,13 @@ struct Answered<F> {
 }
 
 impl<F> Answered<F> {
+    /// Whether a moment was enough.
+    fn tried(&self, enough: bool) {
+        if let Some(plan) = &self.plan {
+            plan.moments.tried(enough);
+        }
+    }
+
     fn waited(&self, span: Duration) {
         if let Some(plan) = &self.plan {
             plan.took(Stage::Turn, span);

@@ -222,6 +222,22 @@ with grpc.insecure_channel(address) as channel:
     texts["driver_id"] = "x"
     refused(lambda: pushed(3002, features=texts), invalid, "driver_id")
     refused(lambda: pushed(3002), invalid, "features")
+    both = {"features": texts, "typed_features": values}
+    refused(lambda: pushed(3002, **both), invalid, "`typed_features`")
+
+    # A row that is written to a view, online alone; what has no value is null.
+    def written(view, **row):
+        return listener.WriteToOnlineStore(
+            listen.WriteToOnlineStoreRequest(feature_view_name=view, **row)
+        )
+
+    values |= {"driver_id": Value(int64_val=3003), "conv_rate": Value()}
+    assert written("driver_hourly_stats", typed_features=values).status
+    features = ("driver_hourly_stats:city", "driver_hourly_stats:conv_rate")
+    got = columns(ask(features=features, driver_id=repeated("int64_val", [3003]))())
+    equal(list(got["city"].statuses), [PRESENT])
+    equal(list(got["conv_rate"].statuses), [NULL])
+    refused(lambda: written("nothing", typed_features=values), missing, "nothing")
 
     # Health and reflection.
     health = health_pb2_grpc.HealthStub(channel)

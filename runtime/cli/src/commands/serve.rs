@@ -35,6 +35,7 @@ pub(crate) async fn run(arguments: &arguments::Serve, output: &Output) -> anyhow
     arguments.access.set(&mut settings);
     arguments.limits.set(&mut settings);
     arguments.watching.set(&mut settings);
+    make_room(&mut settings);
     let http = listen(&arguments.host, arguments.port).await?;
     let grpc = match arguments.grpc_port {
         Some(port) => Some(listen(&arguments.host, port).await?),
@@ -79,6 +80,45 @@ pub(crate) async fn run(arguments: &arguments::Serve, output: &Output) -> anyhow
     logging.end().await;
     done.map(|()| Outcome::Done)
 }
+
+/// Files that the server opens beside connections: those of the stores, of the registry and of the
+/// log of features.
+#[cfg(unix)]
+const OTHER_FILES: u64 = 256;
+
+/// Lets the process open as many files as its connections need, as far as the system allows;
+/// otherwise it has fewer connections. Where they took all files, neither the online store nor the
+/// registry could be reached.
+#[cfg(unix)]
+fn make_room(settings: &mut Settings) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = settings.connections as u64 + OTHER_FILES;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let Some(mut have) = current.filter(|&have| have < wanted) else {
+        return;
+    };
+    let more = maximum.map_or(wanted, |most| most.min(wanted));
+    let limit = Rlimit {
+        current: Some(more),
+        maximum,
+    };
+    if setrlimit(Resource::Nofile, limit).is_ok() {
+        have = more;
+    }
+    if have < wanted {
+        let left = usize::try_from(have.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX);
+        settings.connections = left.max(1);
+        tracing::warn!(
+            open_files = have,
+            connections = settings.connections,
+            "there may be fewer connections than asked for: the system lets the process open so \
+             many files (`ulimit -n`)"
+        );
+    }
+}
+
+#[cfg(not(unix))]
+fn make_room(_: &mut Settings) {}
 
 /// Listens on the first address of `host` on which this can be done.
 async fn listen(host: &str, port: u16) -> anyhow::Result<TcpListener> {

@@ -131,6 +131,10 @@ async fn what_is_newer_is_found_however_much_it_is_and_whatever_was_removed() {
         assert_eq!(before.unwrap().number, 20);
         lab.remove(&state_file(20)).await;
         assert_eq!(registry.before(21).await.unwrap(), None);
+        // Who was away while much was applied and removed finds the newest all the same.
+        for known in [1, 12, 19, 20, 21] {
+            assert_eq!(registry.newest_after(known).await.unwrap(), 21, "{known}");
+        }
     })
     .await;
 }

@@ -12,7 +12,7 @@ use super::request::Request;
 use super::{Column, answer, columns, rows};
 use crate::error::{Problem, json};
 use crate::state::State;
-use crate::work::{Asked, INLINE_BYTES, Turn, off_the_worker};
+use crate::work::{Asked, INLINE_BYTES, Turn};
 use crate::{body, clock, work};
 
 /// Answers with the features of entities in Feast's form.
@@ -21,19 +21,22 @@ pub(crate) async fn get_online_features(
     request: HttpRequest,
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, state.settings()).await?;
+    let body = body::read(&parts, body, state.settings()).await?;
     let answer = work::in_time(&state, answered(&state, body)).await?;
     Ok(json(StatusCode::OK, answer))
 }
 
 async fn answered(state: &State, body: Bytes) -> Result<Body, Problem> {
-    let turn = Turn::take(state).await?;
+    let mut turn = Turn::take(state).await?;
     let now = clock::now();
     let (columns, views, asked) = if body.len() <= INLINE_BYTES {
-        read(state, &body, now).await?
+        read(state, &body, now)?
     } else {
         let state = state.clone();
-        off_the_worker(async move { read(&state, &body, now).await }).await?
+        let asked = turn.off_the_worker(async move { read(&state, &body, now) });
+        let (back, asked) = asked.await?;
+        turn = back;
+        asked
     };
     turn.answer(asked, move |asked, evaluated| {
         let plan = asked.service.plan();
@@ -45,10 +48,10 @@ async fn answered(state: &State, body: Bytes) -> Result<Body, Problem> {
 }
 
 /// What is asked for, the columns of the answer, and whether it names its views.
-async fn read(state: &State, body: &[u8], now: i64) -> Result<(Vec<Column>, bool, Asked), Problem> {
+fn read(state: &State, body: &[u8], now: i64) -> Result<(Vec<Column>, bool, Asked), Problem> {
     let request = Request::read(body)?;
     let served = Arc::clone(&state.served());
-    let service = request.wanted.answers(&served).await?;
+    let service = request.wanted.answers(&served)?;
     let plan = service.plan();
     let rows = rows(&request, plan, now, state.settings().rows)?;
     let full = request.wanted.full_feature_names;

@@ -55,7 +55,7 @@ impl Wanted {
     ///
     /// # Errors
     /// There is no such feature service, or the features cannot be had together or served.
-    pub(crate) async fn answers(&self, served: &Served) -> Result<Arc<dyn Answers>, Problem> {
+    pub(crate) fn answers(&self, served: &Served) -> Result<Arc<dyn Answers>, Problem> {
         match &self.features {
             Features::Service(name) => served.service(name),
             Features::Named(features) => {
@@ -63,7 +63,7 @@ impl Wanted {
                     features: features.clone(),
                     full_feature_names: self.full_feature_names,
                 };
-                served.list(&list).await
+                served.list(&list)
             }
         }
     }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{DataType as ArrowType, Field, Schema};
+use axum::body::Bytes;
 use axum::extract::{Request as HttpRequest, State as Extracted};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::value::RawValue;
+use tracing::Instrument;
 use unskew_core::project::Project;
 use unskew_core::types::DataType;
 use unskew_core::view::Source;
@@ -21,7 +23,7 @@ use crate::error::{Problem, json};
 use crate::object::Object;
 use crate::request::list;
 use crate::state::State;
-use crate::work::Turn;
+use crate::work::{INLINE_BYTES, Turn, off_the_worker};
 use crate::{body, clock, work};
 
 /// The names of timestamps in what Feast's client writes, whatever the source calls them.
@@ -78,8 +80,13 @@ impl Sent {
 
 /// Rows that are sent.
 pub(crate) enum Rows {
-    /// As JSON: for each column a list.
-    Json(Vec<(String, Box<RawValue>)>),
+    /// As JSON.
+    Json {
+        /// For each column a list.
+        columns: Vec<(String, Box<RawValue>)>,
+        /// What they were read of; the room that it takes is theirs.
+        body: Bytes,
+    },
     /// As columns.
     Columns(PushedRows),
 }
@@ -119,32 +126,56 @@ pub(crate) async fn write_to_online_store(
 async fn written(
     state: &State,
     request: HttpRequest,
-    sent: impl FnOnce(&Object<'_>) -> Result<Sent, Problem>,
+    sent: impl FnOnce(&Object<'_>) -> Result<Sent, Problem> + Send + 'static,
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, state.settings()).await?;
-    let (sent, rows) = {
-        let body = Object::of_body(&body)?;
-        let rows = body.get("df").ok_or_else(|| Problem::Missing {
-            field: "df".to_owned(),
-            what: "for each column of the rows a list of its values".to_owned(),
-        })?;
-        let columns = Object::of_member(rows, "df")?;
-        let columns = columns.members().iter();
-        let columns = columns.map(|(name, values)| (name.clone(), (*values).to_owned()));
-        (sent(&body)?, Rows::Json(columns.collect()))
+    let body = body::read(&parts, body, state.settings()).await?;
+    let pushed = async {
+        let mut turn = Turn::take(state).await?;
+        let (sent, rows) = if body.len() <= INLINE_BYTES {
+            rows(body, sent)?
+        } else {
+            let (back, read) = turn.off_the_worker(async { rows(body, sent) }).await?;
+            turn = back;
+            read
+        };
+        send(state, turn, sent, rows).await
     };
-    let pushed = work::in_time(state, send(state, sent, rows)).await?;
+    let pushed = work::in_time(state, pushed).await?;
     let pushed = serde_json::to_vec(&pushed).map_err(|e| Problem::Internal(e.to_string()))?;
     Ok(json(StatusCode::OK, pushed))
+}
+
+/// Reads a body: where its rows are sent, and their columns.
+fn rows(
+    text: Bytes,
+    sent: impl FnOnce(&Object<'_>) -> Result<Sent, Problem>,
+) -> Result<(Sent, Rows), Problem> {
+    let body = Object::of_body(&text)?;
+    let rows = body.get("df").ok_or_else(|| Problem::Missing {
+        field: "df".to_owned(),
+        what: "for each column of the rows a list of its values".to_owned(),
+    })?;
+    let columns = Object::of_member(rows, "df")?;
+    let columns = columns.members().iter();
+    let columns = columns.map(|(name, values)| (name.to_string(), (*values).to_owned()));
+    let columns = columns.collect();
+    let sent = sent(&body)?;
+    drop(body);
+    let body = text;
+    Ok((sent, Rows::Json { columns, body }))
 }
 
 /// Sends rows, and says what became of them.
 ///
 /// # Errors
 /// They do not fit their source or view, or cannot be written.
-pub(crate) async fn send(state: &State, sent: Sent, rows: Rows) -> Result<Pushed, Problem> {
-    let turn = Turn::take(state).await?;
+pub(crate) async fn send(
+    state: &State,
+    turn: Turn,
+    sent: Sent,
+    rows: Rows,
+) -> Result<Pushed, Problem> {
     let now = clock::now();
     let served = Arc::clone(&state.served());
     let limit = state.settings().rows;
@@ -155,13 +186,23 @@ pub(crate) async fn send(state: &State, sent: Sent, rows: Rows) -> Result<Pushed
         let source = sent.source(applied.project());
         let rows = match rows {
             Rows::Columns(rows) => rows,
-            Rows::Json(columns) => {
+            Rows::Json { columns, body } => {
                 let types = pusher.columns(&sent.target, sent.to).await?;
-                let columns = named(columns, source, |name| {
-                    name == EVENT || types.iter().any(|(known, _)| known == name)
+                let columns = named(columns, &sent.target, source, |name| {
+                    types.iter().any(|(known, _)| known == name)
                 });
-                let name = source.map_or("", |source| &source.name);
-                PushedRows::Typed(read(columns, &types, name, limit)?)
+                let name = source.map_or_else(String::new, |source| source.name.clone());
+                let is_small = body.len() <= INLINE_BYTES;
+                let read = async move {
+                    let read = read(columns, &types, &name, limit);
+                    drop(body);
+                    read.map(PushedRows::Typed)
+                };
+                if is_small {
+                    read.await?
+                } else {
+                    off_the_worker(read).await?
+                }
             }
         };
         let push = Push {
@@ -175,16 +216,18 @@ pub(crate) async fn send(state: &State, sent: Sent, rows: Rows) -> Result<Pushed
         drop(turn);
         Ok(pushed)
     };
-    tokio::spawn(work)
+    tokio::spawn(work.in_current_span())
         .await
         .unwrap_or_else(|_| Err(work::panicked()))
 }
 
 /// The columns with the source's own names of timestamps, where they have those that Feast's client
-/// gives them whatever the source is. A created timestamp that is not known, or that the source
-/// does not have, is left out.
+/// gives them whatever the source is. Rows of a source have its columns first: where it has one of
+/// such a name, that is meant. A created timestamp that is not known, or that the source does not
+/// have, is left out.
 fn named(
     columns: Vec<(String, Box<RawValue>)>,
+    target: &PushTarget,
     source: Option<&Source>,
     is_known: impl Fn(&str) -> bool,
 ) -> Vec<(String, Box<RawValue>)> {
@@ -194,7 +237,10 @@ fn named(
     let names: BTreeSet<String> = columns.iter().map(|(name, _)| name.clone()).collect();
     let mut renamed = Vec::with_capacity(columns.len());
     for (name, values) in columns {
+        let is_created = source.created_timestamp_column.as_deref() == Some(&*name);
+        let is_own = matches!(target, PushTarget::Source(_)) && is_known(&name) && !is_created;
         let own = match &*name {
+            _ if is_own => None,
             EVENT => Some(&source.timestamp_field),
             CREATED => source.created_timestamp_column.as_ref(),
             _ => None,
@@ -287,4 +333,62 @@ fn refused_rows(
         }
     }
     Ok(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use unskew_core::time::Mode;
+
+    use super::*;
+
+    fn renamed(columns: &[&str], target: &PushTarget, source: &Source, known: &[&str]) -> String {
+        let list = || RawValue::from_string("[1]".to_owned()).unwrap();
+        let columns = columns.iter().map(|name| ((*name).to_owned(), list()));
+        let named = named(columns.collect(), target, Some(source), |name| {
+            known.contains(&name)
+        });
+        let names: Vec<String> = named.into_iter().map(|(name, _)| name).collect();
+        names.join(" ")
+    }
+
+    #[test]
+    fn timestamps_of_feasts_client_are_the_sources_unless_it_has_such_columns() {
+        let source = Source {
+            name: "users".to_owned(),
+            path: "data".to_owned(),
+            timestamp_field: "happened_at".to_owned(),
+            created_timestamp_column: Some("known_at".to_owned()),
+            point_in_time: Mode::Event,
+            late_by: 0,
+            columns: BTreeMap::new(),
+            partition: None,
+        };
+        let rows = PushTarget::Source("users".to_owned());
+        let view = PushTarget::View("users".to_owned());
+        let of_client = ["event_timestamp", "created", "x"];
+        for target in [&rows, &view] {
+            let named = renamed(&of_client, target, &source, &["x"]);
+            assert_eq!(named, "happened_at known_at x");
+            let own = ["happened_at", "known_at", "x"];
+            assert_eq!(renamed(&own, target, &source, &own), own.join(" "));
+        }
+        // When an account was made is not when its row became known, nor is that when it happened.
+        let known = ["happened_at", "known_at", "event_timestamp", "created", "x"];
+        for columns in [&["happened_at", "created"][..], &of_client] {
+            let named = renamed(columns, &rows, &source, &known);
+            assert_eq!(named, columns.join(" "));
+        }
+        // What the client writes to a view has its names.
+        let named = renamed(&of_client, &view, &source, &known);
+        assert_eq!(named, "happened_at known_at x");
+        // A created timestamp that the source does not have is left out.
+        let without = Source {
+            created_timestamp_column: None,
+            ..source
+        };
+        let named = renamed(&of_client, &rows, &without, &["x"]);
+        assert_eq!(named, "happened_at x");
+    }
 }

@@ -111,27 +111,38 @@ pub(super) fn values(
     if scalar != ScalarType::Timestamp {
         return column(path, &values, data_type);
     }
-    let instants: Vec<Box<RawValue>> = values.into_iter().map(instant).collect();
+    let instants: Vec<Box<RawValue>> = values
+        .into_iter()
+        .map(|value| match data_type {
+            DataType::Scalar(_) => instant(value),
+            DataType::List(_) => instants(value),
+        })
+        .collect();
     let instants: Vec<&RawValue> = instants.iter().map(|instant| &**instant).collect();
     column(path, &instants, data_type)
 }
 
-/// The value with numbers, which are seconds since 1970, as the texts of the same instants. What is
-/// no instant stays as it is, to be refused by who reads it.
+/// The list with its items as [`instant`] has them, and no deeper: lists may be nested in each other
+/// until the stack is full.
+fn instants(value: &RawValue) -> Box<RawValue> {
+    serde_json::from_str::<Vec<&RawValue>>(value.get())
+        .ok()
+        .and_then(|items| {
+            let items: Vec<Box<RawValue>> = items.into_iter().map(instant).collect();
+            serde_json::to_string(&items).ok()
+        })
+        .and_then(|text| RawValue::from_string(text).ok())
+        .unwrap_or_else(|| value.to_owned())
+}
+
+/// The value, if it is a number, which is of seconds since 1970, as the text of the same instant.
+/// What is no instant stays as it is, to be refused by who reads it.
 fn instant(value: &RawValue) -> Box<RawValue> {
-    let text = match value.get().as_bytes().first() {
-        Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(value.get())
-            .ok()
-            .and_then(|items| {
-                let items: Vec<Box<RawValue>> = items.into_iter().map(instant).collect();
-                serde_json::to_string(&items).ok()
-            }),
-        Some(b'-' | b'0'..=b'9') => value.get().parse::<i64>().ok().and_then(|seconds| {
-            let micros = time::check(seconds.checked_mul(1_000_000)?).ok()?;
-            Some(format!("\"{}\"", time::format(micros)))
-        }),
-        _ => None,
-    };
-    text.and_then(|text| RawValue::from_string(text).ok())
+    value
+        .get()
+        .parse::<i64>()
+        .ok()
+        .and_then(|seconds| time::check(seconds.checked_mul(1_000_000)?).ok())
+        .and_then(|micros| RawValue::from_string(format!("\"{}\"", time::format(micros))).ok())
         .unwrap_or_else(|| value.to_owned())
 }

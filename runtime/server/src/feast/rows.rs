@@ -39,7 +39,7 @@ pub(crate) fn rows(
                 field: format!("entities.{}", field.name),
                 what: format!("{what} of type {} that the features need", field.data_type),
             })?;
-            length.take(&format!("entities.{}", field.name), column.len())?;
+            length.take(format_args!("entities.{}", field.name), column.len())?;
             Ok(column)
         };
         fields

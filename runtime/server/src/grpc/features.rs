@@ -22,7 +22,7 @@ use crate::clock;
 use crate::error::Problem;
 use crate::feast::{Column, Features, Given, Origin, Wanted, columns, events, rows, status};
 use crate::state::State;
-use crate::work::{Asked, Turn};
+use crate::work::{Asked, INLINE_ROWS, Turn};
 
 /// Answers a request.
 ///
@@ -32,8 +32,33 @@ pub(super) async fn answered(
     state: &State,
     request: GetOnlineFeaturesRequest,
 ) -> Result<GetOnlineFeaturesResponse, Problem> {
-    let turn = Turn::take(state).await?;
+    let mut turn = Turn::take(state).await?;
     let now = clock::now();
+    let mut given = request
+        .entities
+        .values()
+        .chain(request.request_context.values());
+    let (columns, views, asked) = if given.all(|values| values.val.len() <= INLINE_ROWS) {
+        read(state, request, now)?
+    } else {
+        let state = state.clone();
+        let asked = turn.off_the_worker(async move { read(&state, request, now) });
+        let (back, asked) = asked.await?;
+        turn = back;
+        asked
+    };
+    turn.answer(asked, move |asked, evaluated| {
+        answer(asked.service.plan(), columns, &asked.rows, evaluated, views)
+    })
+    .await
+}
+
+/// What is asked for, the columns of the answer, and whether it names its views.
+fn read(
+    state: &State,
+    request: GetOnlineFeaturesRequest,
+    now: i64,
+) -> Result<(Vec<Column>, bool, Asked), Problem> {
     let features = match request.kind {
         Some(Kind::FeatureService(service)) => Features::Service(service),
         Some(Kind::Features(FeatureList { val })) if !val.is_empty() => Features::Named(val),
@@ -46,22 +71,12 @@ pub(super) async fn answered(
     };
     let given = Columns::new(request.entities, request.request_context)?;
     let served = Arc::clone(&state.served());
-    let service = wanted.answers(&served).await?;
+    let service = wanted.answers(&served)?;
     let plan = service.plan();
     let rows = rows(&given, plan, now, state.settings().rows)?;
     // A map has no order: the keys come in that of the plan.
     let columns = columns(plan, 0..plan.join_keys.len(), wanted.full_feature_names)?;
-    let asked = Asked { service, rows };
-    turn.answer(asked, move |asked, evaluated| {
-        answer(
-            asked.service.plan(),
-            columns,
-            &asked.rows,
-            evaluated,
-            wanted.views,
-        )
-    })
-    .await
+    Ok((columns, wanted.views, Asked { service, rows }))
 }
 
 /// The columns of a request, join keys and request data alike.

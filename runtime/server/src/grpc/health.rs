@@ -9,6 +9,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};
 
 use super::SERVICES;
+use crate::guard::Endless;
 use crate::state::State;
 use crate::work::in_time;
 
@@ -39,6 +40,43 @@ impl Health {
             Err(_) => ServingStatus::NotServing,
         })
     }
+
+    /// What to say after what was said, as soon as it is another; `None`: nothing more.
+    async fn next(&self, service: &str, said: Said) -> Option<(ServingStatus, Said)> {
+        if said == Said::Last {
+            return None;
+        }
+        loop {
+            let look = async {
+                if said != Said::Nothing {
+                    tokio::time::sleep(self.state.settings().poll).await;
+                }
+                self.status(service).await
+            };
+            let (status, closes) = tokio::select! {
+                biased;
+                // Now it is known without a look at anything.
+                () = self.state.gate().closes() => (self.status(service).await, true),
+                status = look => (status, false),
+            };
+            let status = status.unwrap_or(ServingStatus::ServiceUnknown);
+            if closes {
+                return Some((status, Said::Last));
+            }
+            if said != Said::Status(status) {
+                return Some((status, Said::Status(status)));
+            }
+        }
+    }
+}
+
+/// What a client that watches was told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    Status(ServingStatus),
+    /// That there is no more to come.
+    Last,
 }
 
 fn response(status: ServingStatus) -> HealthCheckResponse {
@@ -68,28 +106,24 @@ impl health_server::Health for Health {
     }
 
     /// Says what the status is, and again whenever it has changed, as far as looking every
-    /// [`Settings::poll`](crate::Settings::poll) shows it.
+    /// [`Settings::poll`](crate::Settings::poll) shows it. That the server is about to end is said
+    /// at once, and is the last: it would wait for this answer otherwise.
     async fn watch(
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let service = request.into_inner().service;
         let health = self.clone();
-        let changes = futures::stream::unfold(None, move |before: Option<ServingStatus>| {
+        let changes = futures::stream::unfold(Said::Nothing, move |said| {
             let (health, service) = (health.clone(), service.clone());
             async move {
-                loop {
-                    if before.is_some() {
-                        tokio::time::sleep(health.state.settings().poll).await;
-                    }
-                    let status = health.status(&service).await;
-                    let status = status.unwrap_or(ServingStatus::ServiceUnknown);
-                    if before != Some(status) {
-                        return Some((Ok(response(status)), Some(status)));
-                    }
-                }
+                let (status, said) = health.next(&service, said).await?;
+                Some((Ok(response(status)), said))
             }
         });
-        Ok(Response::new(Box::pin(changes)))
+        let changes: Self::WatchStream = Box::pin(changes);
+        let mut answer = Response::new(changes);
+        answer.extensions_mut().insert(Endless);
+        Ok(answer)
     }
 }

@@ -3,6 +3,7 @@
 //! The services are an axum router, so the gRPC port is served, guarded and watched as the HTTP
 //! port is.
 
+mod deadline;
 mod features;
 mod health;
 mod service;
@@ -15,6 +16,7 @@ use unskew_feast_proto::proto::grpc_feature_server_server::GrpcFeatureServerServ
 use unskew_feast_proto::serving::serving_service_server::ServingServiceServer;
 
 use crate::state::State;
+pub(crate) use deadline::DeadlineLayer;
 use health::Health;
 use service::Service;
 

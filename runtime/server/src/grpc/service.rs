@@ -21,7 +21,7 @@ use super::{features, value};
 use crate::error::Problem;
 use crate::feast::{Rows, Sent, send};
 use crate::state::State;
-use crate::work::{in_time, panicked};
+use crate::work::{Turn, panicked};
 
 /// What answers the calls of Feast's clients.
 #[derive(Clone)]
@@ -34,12 +34,12 @@ impl Service {
         Self { state }
     }
 
-    /// Does the work of a call, within its time; a panic costs this one call.
+    /// Does the work of a call; a panic costs this one call.
     async fn done<T>(
         &self,
         work: impl Future<Output = Result<T, Problem>>,
     ) -> Result<Response<T>, Status> {
-        let work = AssertUnwindSafe(in_time(&self.state, work)).catch_unwind();
+        let work = AssertUnwindSafe(work).catch_unwind();
         let done = work.await.unwrap_or_else(|_| Err(panicked()));
         done.map(Response::new)
             .map_err(|problem| problem.grpc_status())
@@ -57,9 +57,9 @@ impl Service {
             (_, true) => PushedRows::Texts(value::row_of_texts(&features)?),
             (true, false) => PushedRows::Typed(value::row(&typed)?),
         };
-        send(&self.state, target, Rows::Columns(rows))
-            .await
-            .map(drop)
+        let turn = Turn::take(&self.state).await?;
+        let rows = Rows::Columns(rows);
+        send(&self.state, turn, target, rows).await.map(drop)
     }
 }
 

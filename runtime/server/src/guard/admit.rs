@@ -4,11 +4,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either, Ready, ready};
+use hyper::body::Body;
 use tower::{Layer, Service};
 
 use crate::error::Problem;
@@ -64,17 +65,28 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let closing = self.gate.is_closing() && request.version() < Version::HTTP_2;
+        // A path that there is not is said so to anybody.
+        let is_path = request.extensions().get::<MatchedPath>().is_some();
+        if !is_path && !is_grpc(&request) {
+            return Either::Right(Either::Left(self.inner.call(request)));
+        }
+        let is_http_1 = request.version() < Version::HTTP_2;
+        let closing = self.gate.is_closing() && is_http_1;
         let room = match self.gate.admit(&mut request) {
             Ok(room) => room,
             Err(problem) => {
                 let mut response = refusal(problem, is_grpc(&request));
-                if closing {
+                // A body that is not read is still on its way, and its connection ends with it.
+                if closing || is_http_1 && !request.body().is_end_stream() {
                     close(&mut response);
                 }
                 return Either::Left(ready(Ok(response)));
             }
         };
+        if let Some(room) = &room {
+            // For as long as the body is worked with, also when nobody waits for the answer.
+            request.extensions_mut().insert(room.clone());
+        }
         let answer = self.inner.call(request);
         if room.is_none() && !closing {
             return Either::Right(Either::Left(answer));

@@ -8,18 +8,18 @@
 //! then: a limit may be exceeded by a quarter, and a request costs nothing.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::response::Response;
 use futures::future::FutureExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -119,7 +119,7 @@ async fn drive<C, E>(
     activity: &Activity,
     version: Version,
     settings: &Settings,
-    mut closing: watch::Receiver<bool>,
+    closing: watch::Receiver<bool>,
 ) -> End
 where
     C: Future<Output = Result<(), E>>,
@@ -127,8 +127,7 @@ where
     let mut connection = pin!(connection);
     let limits = Limits::of(version, settings);
     let mut look = pin!(tokio::time::sleep(limits.look()));
-    let told = async move { closing.wait_for(|closing| *closing).await.is_ok() };
-    let mut told = pin!(told.fuse());
+    let mut told = pin!(is_told(closing));
     let mut ended = false;
     loop {
         tokio::select! {
@@ -141,12 +140,35 @@ where
                 }
                 look.as_mut().reset(tokio::time::Instant::now() + limits.look());
             }
-            _ = &mut told, if !ended => {
+            () = told.as_mut(), if !ended => {
                 ended = true;
                 shutdown(connection.as_mut());
             }
         }
     }
+}
+
+/// Ends when `closing` turns true.
+///
+/// To wait for a change takes a lock that all connections share, and whoever waits is polled at
+/// each step of a request. So the lock is taken once, to leave the waker there, and again when there
+/// was a change.
+async fn is_told(closing: watch::Receiver<bool>) {
+    let change = closing.clone();
+    let mut closing = closing;
+    let mut told = pin!(closing.wait_for(|closing| *closing));
+    let mut left: Option<Waker> = None;
+    poll_fn(|context| {
+        let waits = left
+            .as_ref()
+            .is_some_and(|left| left.will_wake(context.waker()));
+        if waits && matches!(change.has_changed(), Ok(false)) {
+            return Poll::Pending;
+        }
+        left = Some(context.waker().clone());
+        told.as_mut().poll(context).map(drop)
+    })
+    .await;
 }
 
 /// How long a client may take for what.
@@ -254,18 +276,18 @@ struct Answering {
 }
 
 impl hyper::service::Service<hyper::Request<Incoming>> for Answering {
-    type Response = Response;
+    type Response = hyper::Response<Held>;
     type Error = Infallible;
     type Future = Answer;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Answer {
-        let answering = Ongoing::begin(&self.activity);
+        let ongoing = Ongoing::begin(&self.activity);
         // A router is always ready.
         let mut router = self.router.clone();
         let request: Request = request.map(Body::new);
         Answer {
             answer: router.call(request),
-            _answering: answering,
+            ongoing: Some(ongoing),
         }
     }
 }
@@ -273,18 +295,56 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Answering {
 /// An answer that is on its way.
 struct Answer {
     answer: <Router as Service<Request>>::Future,
-    _answering: Ongoing,
+    ongoing: Option<Ongoing>,
 }
 
 impl Future for Answer {
-    type Output = Result<Response, Infallible>;
+    type Output = Result<hyper::Response<Held>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.answer.poll_unpin(context)
+        let answer = ready!(self.answer.poll_unpin(context))?;
+        let ongoing = self.ongoing.take();
+        let ongoing = ongoing.filter(|_| answer.extensions().get::<Endless>().is_some());
+        Poll::Ready(Ok(answer.map(|body| Held {
+            body,
+            _ongoing: ongoing,
+        })))
     }
 }
 
-/// A request of a connection, until its answer is there or nobody waits for it.
+/// Marks, among its extensions, an answer that goes on for as long as its client listens: a
+/// connection is not without requests while there is one on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Endless;
+
+/// The body of an answer, and its request, if that lasts as long.
+struct Held {
+    body: Body,
+    _ongoing: Option<Ongoing>,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A request of a connection, until its answer is there or nobody waits for it; one that is
+/// [`Endless`], until that ends.
 struct Ongoing(Arc<Activity>);
 
 impl Ongoing {

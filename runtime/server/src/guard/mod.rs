@@ -39,12 +39,13 @@ use crate::error::Problem;
 use crate::settings::Settings;
 
 pub(crate) use admit::AdmitLayer;
+pub(crate) use connection::Endless;
 pub(crate) use lanes::{Lanes, Place};
 pub(crate) use listener::{Wire, serve};
 use reread::{Read, Reread};
-use rights::Need;
+pub(crate) use rights::{Need, need};
 use room::Room;
-pub(crate) use room::is_no_room;
+pub(crate) use room::{Taken, is_no_room};
 use tls::TlsBytes;
 pub use tls::{TlsError, TlsFiles};
 use tokens::Shown;
@@ -77,6 +78,8 @@ pub(crate) struct Gate {
     cors: Option<CorsLayer>,
     /// Whether the server is about to end.
     closing: AtomicBool,
+    /// Notified when it is.
+    closes: Notify,
     lanes: Lanes,
     room: Room,
     /// One for each connection that may be open.
@@ -117,6 +120,7 @@ impl Gate {
             tls: None,
             cors: cors::layer(&settings.cors_origins)?,
             closing: AtomicBool::new(false),
+            closes: Notify::new(),
             lanes: Lanes::new(settings),
             room: Room::new(settings.bodies_bytes, settings.body_bytes),
             connections: Arc::new(Semaphore::new(connections)),
@@ -156,6 +160,16 @@ impl Gate {
     /// From now on the server is about to end.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
+        self.closes.notify_waiters();
+    }
+
+    /// Ends when the server is about to end.
+    pub(crate) async fn closes(&self) {
+        // It hears of what comes after it is made, so nothing is missed.
+        let told = self.closes.notified();
+        if !self.is_closing() {
+            told.await;
+        }
     }
 
     /// Lets pages of other origins ask, if any may.

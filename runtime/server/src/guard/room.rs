@@ -11,6 +11,8 @@ use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::error::Problem;
+
 /// Bodies up to this size need no room: as many as there can be connections have it together.
 const SMALL: u64 = 64 << 10;
 /// How much room is taken at once.
@@ -28,7 +30,28 @@ pub(super) struct Room {
 /// There is no room for what arrived.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no memory for large bodies now")]
-pub(crate) struct NoRoom;
+pub(crate) struct NoRoom {
+    /// What a client of gRPC is told: who reads messages there looks for it in an error's cause.
+    #[source]
+    status: tonic::Status,
+}
+
+impl NoRoom {
+    fn new() -> Self {
+        Self {
+            status: Problem::no_room().grpc_status(),
+        }
+    }
+}
+
+impl Problem {
+    /// No large body is read now.
+    pub(crate) fn no_room() -> Self {
+        Self::Overloaded {
+            what: "the memory for large bodies".to_owned(),
+        }
+    }
+}
 
 impl Room {
     /// Room for `all` bytes, of which one body takes `most`.
@@ -62,7 +85,7 @@ impl Room {
 
 /// Room that is taken until the last clone is dropped.
 #[derive(Clone, Debug)]
-pub(super) struct Taken(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub(crate) struct Taken(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
 impl Taken {
     fn add(&self, more: OwnedSemaphorePermit) {
@@ -91,7 +114,7 @@ impl Counted {
             // A step is far below what 32 bits hold.
             let kib = u32::try_from(step.div_ceil(1 << 10)).unwrap_or(u32::MAX);
             let more = Arc::clone(&self.free).try_acquire_many_owned(kib);
-            self.taken.add(more.map_err(|_| NoRoom)?);
+            self.taken.add(more.map_err(|_| NoRoom::new())?);
             self.reserved += step;
         }
         Ok(())

@@ -5,13 +5,16 @@ use std::sync::{Arc, LazyLock};
 
 use axum::body::Body;
 use axum::extract::Path;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, response};
-use utoipa::{IntoResponses, OpenApi};
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{self, ContentBuilder, Ref, RefOr, ResponseBuilder, response};
+use utoipa::{IntoResponses, Modify, OpenApi};
 use utoipa_swagger_ui::Config;
 
 use crate::error::{Problem, ProblemBody, json};
+use crate::guard::{Need, Right, need};
 use crate::object::shortened;
 
 /// All paths of the HTTP port.
@@ -40,9 +43,58 @@ use crate::object::shortened;
         (name = "features", description = "Features of entities"),
         (name = "feast", description = "What Feast's clients ask"),
         (name = "operation", description = "What runs the server asks"),
-    )
+    ),
+    modifiers(&TokensNeeded)
 )]
 struct Api;
+
+/// What the way to show a token is called.
+const BEARER: &str = "bearer";
+
+/// Says of each path which token it needs.
+struct TokensNeeded;
+
+impl Modify for TokensNeeded {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some(
+                "A token with the right that a path names. A server that was started without \
+                 tokens asks for none.",
+            ));
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme(BEARER, SecurityScheme::Http(bearer.build()));
+        for (path, item) in &mut document.paths.paths {
+            for (method, operation) in operations(item) {
+                operation.security = Some(security(need(&method, path)));
+            }
+        }
+    }
+}
+
+/// The operations of a path, of the methods that the server has.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    let all = [
+        (Method::GET, &mut item.get),
+        (Method::POST, &mut item.post),
+        (Method::DELETE, &mut item.delete),
+    ];
+    let there = all.into_iter();
+    there.filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+/// What `need` is in the words of OpenAPI: any one of these will do; of none, nothing is needed.
+fn security(need: Need) -> Vec<SecurityRequirement> {
+    let token = |right: Right| SecurityRequirement::new(BEARER, [right.to_string()]);
+    match need {
+        Need::Nothing => Vec::new(),
+        Need::Token(right) => vec![token(right)],
+        // A setting gives it to anybody.
+        Need::Metrics => vec![token(Right::Read), SecurityRequirement::default()],
+    }
+}
 
 /// The document, written once.
 static DOCUMENT: LazyLock<Result<String, String>> =
@@ -50,17 +102,11 @@ static DOCUMENT: LazyLock<Result<String, String>> =
 
 /// The methods and paths, for a message that says what there is.
 static PATHS: LazyLock<String> = LazyLock::new(|| {
-    let paths = Api::openapi().paths.paths;
-    let whole = paths.iter().filter(|(path, _)| !path.contains('{'));
+    let mut paths = Api::openapi().paths.paths;
+    let whole = paths.iter_mut().filter(|(path, _)| !path.contains('{'));
     let mut named: Vec<String> = whole
         .flat_map(|(path, item)| {
-            let methods = [
-                ("GET", item.get.is_some()),
-                ("POST", item.post.is_some()),
-                ("DELETE", item.delete.is_some()),
-            ];
-            let there = methods.into_iter().filter(|(_, is_there)| *is_there);
-            there.map(move |(method, _)| format!("{method} {path}"))
+            operations(item).map(move |(method, _)| format!("{method} {path}"))
         })
         .collect();
     named.sort_by_key(|named| named.split_once(' ').map(|(_, path)| path.to_owned()));
@@ -231,8 +277,11 @@ fn served(file: &str) -> Result<Response, Problem> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use std::collections::BTreeSet;
 
+    use serde_json::{Value, json};
+
+    use crate::guard::{NewToken, Right, TokenEntry, Tokens};
     use crate::settings::Settings;
     use crate::testing::Store;
     use crate::watch::tests::{Server, filled};
@@ -355,6 +404,75 @@ mod tests {
             message.contains("GET /metrics") && message.contains("POST /online"),
             "{message}"
         );
+        server.end().await;
+    }
+
+    /// Asks without a token or with this one, and gives the status.
+    async fn status(server: &Server, method: &str, path: &str, token: Option<&str>) -> u16 {
+        let shown = token.map(|token| format!("Bearer {token}"));
+        let headers: Vec<_> = shown
+            .iter()
+            .map(|it| ("authorization", it.as_str()))
+            .collect();
+        let path = path.replace("{file}", "index.html");
+        let body = (method != "get").then(|| "no JSON".to_owned());
+        let method = method.to_uppercase();
+        server.send(&method, &path, &headers, body).await.status
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_document_names_the_right_that_each_path_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokens.json");
+        let mut tokens = Tokens::default();
+        let texts = Right::ALL.map(|right| {
+            let token = NewToken::generate().unwrap();
+            let entry = TokenEntry {
+                name: right.to_string(),
+                hash: token.hash(),
+                rights: BTreeSet::from([right]),
+                project: None,
+                expires: None,
+            };
+            tokens.add(entry).unwrap();
+            (right.to_string(), token.text().to_owned())
+        });
+        tokens.write(&file).unwrap();
+        let settings = Settings {
+            tokens: Some(file),
+            ..Settings::default()
+        };
+        let store = Store::new();
+        let server = Server::start(filled(&store, settings).await.0).await;
+        let document: Value =
+            serde_json::from_slice(&server.get("/openapi.json").await.body).unwrap();
+        let scheme = &document["components"]["securitySchemes"]["bearer"];
+        assert_eq!(
+            (&scheme["type"], &scheme["scheme"]),
+            (&json!("http"), &json!("bearer"))
+        );
+
+        let mut guarded = 0;
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let named = operation["security"].as_array().unwrap();
+                let open = status(&server, method, path, None).await;
+                assert_eq!(open == 401, !named.is_empty(), "{method} {path}: {open}");
+                for (right, token) in &texts {
+                    let answered = status(&server, method, path, Some(token)).await;
+                    let will_do = named.is_empty() || named.contains(&json!({"bearer": [right]}));
+                    assert_eq!(
+                        answered != 403,
+                        will_do,
+                        "{method} {path} {right}: {answered}"
+                    );
+                }
+                guarded += usize::from(!named.is_empty());
+            }
+        }
+        assert!(guarded >= 7, "{guarded}");
+        let metrics = &document["paths"]["/metrics"]["get"]["security"];
+        assert_eq!(metrics, &json!([{"bearer": ["read"]}, {}]));
         server.end().await;
     }
 }

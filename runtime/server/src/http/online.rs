@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::error::{Problem, json};
 use crate::request::Request;
 use crate::state::State;
-use crate::work::{Asked, INLINE_BYTES, Turn, off_the_worker};
+use crate::work::{Asked, INLINE_BYTES, Turn};
 use crate::{answer, body, clock, work};
 
 /// The body of `POST /online`, for the documentation; `request.rs` reads it.
@@ -69,19 +69,22 @@ pub(super) async fn online(
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, state.settings()).await?;
+    let body = body::read(&parts, body, state.settings()).await?;
     let answer = work::in_time(&state, answered(&state, body)).await?;
     Ok(json(StatusCode::OK, answer))
 }
 
 async fn answered(state: &State, body: Bytes) -> Result<Body, Problem> {
-    let turn = Turn::take(state).await?;
+    let mut turn = Turn::take(state).await?;
     let now = clock::now();
     let asked = if body.len() <= INLINE_BYTES {
         read(state, &body, now)?
     } else {
         let state = state.clone();
-        off_the_worker(async move { read(&state, &body, now) }).await?
+        let asked = turn.off_the_worker(async move { read(&state, &body, now) });
+        let (back, asked) = asked.await?;
+        turn = back;
+        asked
     };
     turn.answer(asked, |asked, evaluated| {
         answer::write(asked.service.digest(), &asked.rows.as_of, evaluated)

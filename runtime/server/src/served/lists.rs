@@ -4,12 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use unskew_online::OnlineStore;
-use unskew_store::{Applied, Features};
+use unskew_store::Features;
 
-use super::load::choose;
-use super::{Answers, Service};
-use crate::error::Problem;
+use super::Answers;
 
 /// How many lists are kept planned. A client asks for the same few again and again; one that asks
 /// for others each time pays for planning, and memory stays bounded.
@@ -24,55 +21,59 @@ pub(crate) struct FeatureList {
     pub(crate) full_feature_names: bool,
 }
 
+impl FeatureList {
+    pub(super) fn features(&self) -> Features {
+        Features::Named {
+            features: self.features.clone(),
+            full_feature_names: self.full_feature_names,
+        }
+    }
+}
+
+/// What answers for a list, and the views for which its newest plan waits.
 #[derive(Clone)]
-struct Planned {
-    answers: Arc<dyn Answers>,
-    waiting: Vec<String>,
+pub(super) struct Planned {
+    pub(super) answers: Arc<dyn Answers>,
+    pub(super) waiting: Vec<String>,
 }
 
 /// The lists that were asked for. Requests read without a lock: a list that is new is put into a
 /// copy, which takes the place of the whole.
 #[derive(Default)]
 pub(super) struct Lists {
-    planned: ArcSwap<HashMap<FeatureList, Planned>>,
+    planned: ArcSwap<HashMap<Arc<FeatureList>, Planned>>,
 }
 
 impl Lists {
-    /// The features of a list, by the newest of `states` whose views are materialized.
-    ///
-    /// # Errors
-    /// They cannot be had together, or cannot be served.
-    pub(super) async fn get(
-        &self,
-        list: &FeatureList,
-        states: &[Arc<Applied>],
-        online: &Arc<dyn OnlineStore>,
-    ) -> Result<Arc<dyn Answers>, Problem> {
-        if let Some(planned) = self.planned.load().get(list) {
-            return Ok(Arc::clone(&planned.answers));
+    /// These, planned already.
+    pub(super) fn of(planned: HashMap<Arc<FeatureList>, Planned>) -> Self {
+        Self {
+            planned: ArcSwap::from_pointee(planned),
         }
-        let features = Features::Named {
-            features: list.features.clone(),
-            full_feature_names: list.full_feature_names,
-        };
-        let chosen = choose(&features, states, online).await?;
-        let answers = match chosen.service {
-            Service::Ready(answers) => answers,
-            Service::NotOnline { view } => return Err(Problem::FeaturesNotOnline { view }),
-        };
-        let planned = Planned {
-            answers: Arc::clone(&answers),
-            waiting: chosen.waiting,
-        };
+    }
+
+    /// What answers for a list, if it was asked for before.
+    pub(super) fn get(&self, list: &FeatureList) -> Option<Arc<dyn Answers>> {
+        let planned = self.planned.load();
+        Some(Arc::clone(&planned.get(list)?.answers))
+    }
+
+    /// Keeps what answers for a list.
+    pub(super) fn keep(&self, list: &FeatureList, planned: &Planned) {
+        let list = Arc::new(list.clone());
         self.planned.rcu(|lists| {
             let mut lists = HashMap::clone(lists);
             if lists.len() >= KEPT {
                 lists.clear();
             }
-            lists.insert(list.clone(), planned.clone());
+            lists.insert(Arc::clone(&list), planned.clone());
             lists
         });
-        Ok(answers)
+    }
+
+    /// The lists that were asked for.
+    pub(super) fn asked(&self) -> Vec<Arc<FeatureList>> {
+        self.planned.load().keys().map(Arc::clone).collect()
     }
 
     /// The lists that are answered by a former plan, and the views for which their newest waits.

@@ -5,6 +5,7 @@
 
 mod lists;
 mod load;
+mod materialized;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -25,6 +26,7 @@ use crate::watch::{PlanWatch, Stages, Watch};
 
 pub(crate) use lists::FeatureList;
 use lists::Lists;
+use materialized::Materialized;
 
 /// What is served, of one state of the registry.
 pub(crate) struct Served {
@@ -36,8 +38,10 @@ pub(crate) struct Served {
     /// The services that answer by a former plan, and the views for which their newest one waits.
     waiting: BTreeMap<String, Vec<String>>,
     /// The state of the registry that is served, and after it those of which services are that
-    /// wait, newest first. None in tests that have no registry.
+    /// wait, or lists of features may be that do; newest first. None in tests that have no registry.
     states: Vec<Arc<Applied>>,
+    /// What of the states is materialized, as far as the store said so when this was made.
+    materialized: Option<Materialized>,
     /// What takes rows, made when the first come.
     pusher: OnceCell<Arc<Pusher>>,
 }
@@ -187,6 +191,7 @@ impl Served {
             views,
             waiting,
             states,
+            materialized: None,
             pusher: OnceCell::new(),
         }
     }
@@ -201,6 +206,15 @@ impl Served {
     /// The state of the registry that is served; `None` in tests that have no registry.
     pub(crate) fn applied(&self) -> Option<&Arc<Applied>> {
         self.states.first()
+    }
+
+    /// Whether the state that is served has this view.
+    pub(crate) fn has_view(&self, key: &ViewKey) -> bool {
+        self.applied().is_some_and(|applied| {
+            let project = applied.project();
+            let view = project.views.get(&key.view);
+            view.is_some_and(|view| ViewKey::of(&project.name, &view.value.view) == *key)
+        })
     }
 
     /// The feature services by name.
@@ -245,14 +259,6 @@ impl Served {
                 valid: self.services.keys().cloned().collect(),
             }),
         }
-    }
-
-    /// The features of a list, planned when they are first asked for.
-    ///
-    /// # Errors
-    /// They cannot be had together, or cannot be served.
-    pub(crate) async fn list(&self, list: &FeatureList) -> Result<Arc<dyn Answers>, Problem> {
-        self.lists.get(list, &self.states, &self.online).await
     }
 
     /// What takes rows for the newest state, and that state.

@@ -1,6 +1,7 @@
 //! The handles of a plan, made when it is loaded, and what a request does with them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
 use arrow::array::{Array, ArrayRef};
@@ -29,6 +30,8 @@ pub(crate) struct PlanWatch {
     rows: Histogram,
     /// One for each lookup: its values by status, in the order of [`Status::ALL`].
     lookups: Vec<[Counter; Status::ALL.len()]>,
+    /// Whether a moment is enough for its components.
+    pub(crate) moments: Moments,
     /// What the log of features has to know of the plan, if there is one.
     pub(super) logged: Option<Arc<Logged>>,
 }
@@ -73,6 +76,7 @@ impl PlanWatch {
             steps: steps.collect(),
             rows: metrics.rows.get_or_create(&of_service).clone(),
             lookups: lookups.collect(),
+            moments: Moments::default(),
             logged: is_logged.then(|| Arc::new(Logged::new(&service, plan, digest))),
             service,
         }
@@ -86,6 +90,44 @@ impl PlanWatch {
     /// Counts the rows of a request.
     pub(crate) fn asked(&self, rows: usize) {
         self.rows.observe_number(rows as u64);
+    }
+}
+
+/// Whether the components of a plan are to be tried on the thread that has the request.
+///
+/// A moment that was not enough is lost, and nobody else was answered by that thread meanwhile. Once
+/// it was lost [`Moments::IN_A_ROW`] times, only some requests try: one of 8, and each time it is
+/// lost again one of twice as many, up to one of 1,024. The first for which it is enough ends that.
+#[derive(Debug, Default)]
+pub(crate) struct Moments {
+    /// How many were lost since one was enough.
+    lost: AtomicU32,
+    /// How many requests asked since they began to be told not to try.
+    asked: AtomicU32,
+}
+
+impl Moments {
+    /// A thread that loses its processor loses the moment of a quick component as well.
+    const IN_A_ROW: u32 = 3;
+
+    /// Whether the next request is to try. Those of components that are quick are told so by one
+    /// load.
+    pub(crate) fn may_try(&self) -> bool {
+        let lost = self.lost.load(Relaxed);
+        if lost < Self::IN_A_ROW {
+            return true;
+        }
+        let one_of = 1_u32 << lost.min(10);
+        self.asked.fetch_add(1, Relaxed) % one_of == one_of - 1
+    }
+
+    /// Whether the moment of a request that tried was enough.
+    pub(crate) fn tried(&self, enough: bool) {
+        if !enough {
+            self.lost.fetch_add(1, Relaxed);
+        } else if self.lost.load(Relaxed) > 0 {
+            self.lost.store(0, Relaxed);
+        }
     }
 }
 
@@ -194,6 +236,32 @@ impl Observer for Stages<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_takes_long_is_tried_ever_less_often_until_it_is_quick() {
+        let moments = Moments::default();
+        let tried = |requests: usize, enough: bool| {
+            let all = 0..requests;
+            all.filter(|_| {
+                let tries = moments.may_try();
+                if tries {
+                    moments.tried(enough);
+                }
+                tries
+            })
+            .count()
+        };
+        assert_eq!(tried(1_000, true), 1_000);
+        assert_eq!(tried(2, false), 2);
+        assert_eq!(tried(1, true), 1);
+        assert_eq!(tried(3, false), 3);
+        assert_eq!(tried(8, false), 1);
+        let rarely = tried(100_000, false);
+        assert!((90..120).contains(&rarely), "{rarely}");
+        // One of these is enough for the rest.
+        assert!(tried(2_048, true) > 1_000);
+        assert_eq!(tried(1_000, true), 1_000);
+    }
 
     #[test]
     fn the_order_of_counters_is_that_of_the_statuses() {

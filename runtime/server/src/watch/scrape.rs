@@ -1,6 +1,6 @@
 //! `GET /metrics`: what was counted, and what is looked up when somebody asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +16,7 @@ use unskew_online::{Circuit, StoreHealth};
 
 use super::Watch;
 use super::metrics::PREFIX;
+use super::plan::NO_SERVICE;
 use super::process::Process;
 use crate::clock;
 use crate::guard::Counts;
@@ -143,18 +144,24 @@ fn served_plans(registry: &mut Registry, served: &Served) {
         plans,
     );
     let waiting = Numbers::<ServiceLabel>::default();
-    let of_services = served.waiting();
-    for name in served.services().keys() {
-        let views = of_services.get(name).map_or(0, Vec::len);
+    let wait = |service: &str, views: usize| {
         let label = ServiceLabel {
-            service: name.clone(),
+            service: service.to_owned(),
         };
         let views = i64::try_from(views).unwrap_or(i64::MAX);
         waiting.get_or_create(&label).set(views);
+    };
+    let mut of_all = served.waiting();
+    for name in served.services().keys() {
+        wait(name, of_all.remove(name).map_or(0, |views| views.len()));
     }
+    // What is left are lists of features, which have no names.
+    let of_lists: BTreeSet<&String> = of_all.values().flatten().collect();
+    wait(NO_SERVICE, of_lists.len());
     registry.register(
         "waiting_views",
-        "Views that are to be materialized before a feature service moves to its newest plan",
+        "Views that are to be materialized before a feature service, or lists of features, move to \
+         their newest plan",
         waiting,
     );
 }

@@ -1,15 +1,90 @@
-use axum::body::Body;
+use axum::body::{Body, Bytes};
+use futures::StreamExt;
+use hyper::body::{Body as HttpBody, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use tonic_health::pb::HealthCheckResponse;
+use tonic_health::pb::health_check_response::ServingStatus;
 
 use super::*;
 use crate::serve::Listeners;
 
-const FEATURES: &str = "/feast.serving.ServingService/GetFeastServingInfo";
-const HEALTH: &str = "/grpc.health.v1.Health/Check";
+pub(super) const FEATURES: &str = "/feast.serving.ServingService/GetFeastServingInfo";
+const ONLINE: &str = "/feast.serving.ServingService/GetOnlineFeatures";
+pub(super) const HEALTH: &str = "/grpc.health.v1.Health/Check";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-/// The `grpc-status` of a call without a message's fields.
-async fn call(client: &mut SendRequest<Body>, path: &str, token: Option<&str>) -> String {
+/// A server of both ports, which it is told to end.
+pub(super) struct Server {
+    pub(super) grpc: SocketAddr,
+    state: State,
+    shutdown: oneshot::Sender<()>,
+    done: JoinHandle<Result<(), ServeError>>,
+    _store: Store,
+}
+
+impl Server {
+    pub(super) async fn start(settings: Settings) -> Self {
+        let store = Store::new();
+        let plan = testing::plan(Vec::new());
+        store.fill(&plan, &nothing()).await;
+        let answers = Arc::new(ByHand::new(&plan, &store.online));
+        let state = testing::state(settings, answers, &store.online);
+        let listen = || TcpListener::bind("127.0.0.1:0");
+        let (http, grpc) = (listen().await.unwrap(), listen().await.unwrap());
+        let address = grpc.local_addr().unwrap();
+        let listeners = Listeners {
+            http,
+            grpc: Some(grpc),
+        };
+        let (shutdown, down) = oneshot::channel::<()>();
+        let signals = Signals::new(async {
+            let _ = down.await;
+        });
+        Self {
+            grpc: address,
+            state: state.clone(),
+            shutdown,
+            done: tokio::spawn(serve_state(state, listeners, signals)),
+            _store: store,
+        }
+    }
+
+    async fn connect(&self) -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
+        client(TcpStream::connect(self.grpc).await.unwrap()).await
+    }
+
+    /// Ends it, and waits until it has ended.
+    pub(super) async fn end(self) {
+        self.shutdown.send(()).unwrap();
+        let done = tokio::time::timeout(PATIENCE, self.done).await;
+        done.unwrap().unwrap().unwrap();
+    }
+}
+
+/// A client over a connection.
+pub(super) async fn client<S>(stream: S) -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (client, connection) = handshake.await.unwrap();
+    (client, tokio::spawn(connection))
+}
+
+/// A message of zeros, so many bytes of them.
+fn message(bytes: usize) -> Body {
+    let length = u32::try_from(bytes).unwrap().to_be_bytes();
+    Body::from([&[0][..], &length, &vec![0; bytes]].concat())
+}
+
+async fn send(
+    client: &mut SendRequest<Body>,
+    path: &str,
+    token: Option<&str>,
+    body: Body,
+) -> hyper::Response<Incoming> {
     let mut request = hyper::Request::post(format!("http://localhost{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");
@@ -17,11 +92,17 @@ async fn call(client: &mut SendRequest<Body>, path: &str, token: Option<&str>) -
         let (name, value) = token.split_once(": ").unwrap();
         request = request.header(name, value);
     }
-    let request = request.body(Body::from(vec![0; 5])).unwrap();
-    let answer = client.send_request(request).await.unwrap();
+    let answer = client.send_request(request.body(body).unwrap());
+    let answer = tokio::time::timeout(PATIENCE, answer).await;
+    let answer = answer.unwrap().unwrap();
     assert_eq!(answer.status(), 200);
+    answer
+}
+
+/// The `grpc-status` of an answer.
+async fn status(answer: hyper::Response<Incoming>) -> String {
     let (parts, body) = answer.into_parts();
-    let body = http_body(body).await;
+    let body = trailers(body).await;
     let status = parts
         .headers
         .get("grpc-status")
@@ -29,12 +110,30 @@ async fn call(client: &mut SendRequest<Body>, path: &str, token: Option<&str>) -
     status.unwrap().to_str().unwrap().to_owned()
 }
 
+/// The `grpc-status` of a call without a message's fields.
+pub(super) async fn call(
+    client: &mut SendRequest<Body>,
+    path: &str,
+    token: Option<&str>,
+) -> String {
+    status(send(client, path, token, message(0)).await).await
+}
+
+/// The data of a body that comes next; `None` at its end.
+async fn data(body: &mut Incoming) -> Option<Bytes> {
+    loop {
+        let frame = std::future::poll_fn(|it| Pin::new(&mut *body).poll_frame(it));
+        let frame = tokio::time::timeout(PATIENCE, frame).await.unwrap()?;
+        if let Ok(data) = frame.unwrap().into_data() {
+            return Some(data);
+        }
+    }
+}
+
 /// The trailers of a body.
-async fn http_body(body: hyper::body::Incoming) -> HeaderMap {
-    use hyper::body::Body as _;
-    let mut body = std::pin::pin!(body);
+async fn trailers(mut body: Incoming) -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    while let Some(frame) = std::future::poll_fn(|it| body.as_mut().poll_frame(it)).await {
+    while let Some(frame) = std::future::poll_fn(|it| Pin::new(&mut body).poll_frame(it)).await {
         if let Ok(found) = frame.unwrap().into_trailers() {
             trailers = found;
         }
@@ -42,33 +141,20 @@ async fn http_body(body: hyper::body::Incoming) -> HeaderMap {
     trailers
 }
 
+/// What a message of `Watch` says.
+async fn watched(body: &mut Incoming) -> Option<ServingStatus> {
+    let message = data(body).await?;
+    let answer = HealthCheckResponse::decode(&message[5..]).unwrap();
+    Some(answer.status())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_asks_for_the_same_tokens_and_ends_in_good_order() {
     let mut file = TokenFile::new();
     let reader = file.add("reader", &[Right::Read], |_| {});
     let writer = file.add("writer", &[Right::Write], |_| {});
-    let store = Store::new();
-    let plan = testing::plan(Vec::new());
-    let answers = Arc::new(ByHand::new(&plan, &store.online));
-    let state = testing::state(file.settings(), answers, &store.online);
-    let listen = || TcpListener::bind("127.0.0.1:0");
-    let (http, grpc) = (listen().await.unwrap(), listen().await.unwrap());
-    let address = grpc.local_addr().unwrap();
-    let listeners = Listeners {
-        http,
-        grpc: Some(grpc),
-    };
-    let (shutdown, down) = oneshot::channel::<()>();
-    let signals = Signals::new(async {
-        let _ = down.await;
-    });
-    let serving = tokio::spawn(serve_state(state, listeners, signals));
-
-    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
-    let (mut client, connection) = http2::handshake(TokioExecutor::new(), stream)
-        .await
-        .unwrap();
-    let connection = tokio::spawn(connection);
+    let server = Server::start(file.settings()).await;
+    let (mut client, connection) = server.connect().await;
     assert_eq!(call(&mut client, FEATURES, Some(&reader)).await, "0");
     assert_eq!(call(&mut client, FEATURES, None).await, "16");
     assert_eq!(
@@ -77,15 +163,103 @@ async fn grpc_asks_for_the_same_tokens_and_ends_in_good_order() {
     );
     assert_eq!(call(&mut client, FEATURES, Some(&writer)).await, "7");
     assert_eq!(call(&mut client, HEALTH, None).await, "0");
-    shutdown.send(()).unwrap();
-    tokio::time::timeout(PATIENCE, serving)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
-    tokio::time::timeout(PATIENCE, connection)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    server.end().await;
+    let ended = tokio::time::timeout(PATIENCE, connection).await;
+    ended.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_does_not_arrive_is_not_waited_for() {
+    let settings = Settings {
+        timeout: SHORT,
+        ..Settings::default()
+    };
+    let server = Server::start(settings).await;
+    let (mut client, _connection) = server.connect().await;
+    for path in [HEALTH, WATCH, ONLINE] {
+        let nothing = futures::stream::pending::<Result<Bytes, std::convert::Infallible>>();
+        let answer = send(&mut client, path, None, Body::from_stream(nothing)).await;
+        // DEADLINE_EXCEEDED
+        assert_eq!(status(answer).await, "4", "{path}");
+    }
+    assert_eq!(call(&mut client, FEATURES, None).await, "0");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_too_large_or_has_no_memory_has_the_code_of_that() {
+    let settings = Settings {
+        body_bytes: 1 << 20,
+        bodies_bytes: 1 << 20,
+        ..Settings::default()
+    };
+    let server = Server::start(settings).await;
+    let (mut client, _connection) = server.connect().await;
+    // Zeros are no message, which is INTERNAL; one that is too large is RESOURCE_EXHAUSTED.
+    for (bytes, expected) in [(1 << 10, "13"), (600 << 10, "13"), (2 << 20, "8")] {
+        let answer = send(&mut client, ONLINE, None, message(bytes)).await;
+        assert_eq!(status(answer).await, expected, "{bytes}");
+    }
+    // One that has nearly all the memory, and does not end.
+    let length = u32::to_be_bytes(1 << 20);
+    let begun = Bytes::from([&[0][..], &length, &[0; 900 << 10]].concat());
+    let begun = futures::stream::iter([Ok::<_, std::convert::Infallible>(begun)]);
+    let begun = Body::from_stream(begun.chain(futures::stream::pending()));
+    let mut other = client.clone();
+    let first = tokio::spawn(async move { send(&mut other, ONLINE, None, begun).await });
+    let mut found = String::new();
+    for _ in 0..1_000 {
+        let answer = send(&mut client, ONLINE, None, message(600 << 10)).await;
+        found = status(answer).await;
+        if found != "13" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // UNAVAILABLE: another time there is memory for it.
+    assert_eq!(found, "14");
+    first.abort();
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_is_told_of_the_end_and_does_not_hold_it_up() {
+    let settings = Settings {
+        idle_timeout: SHORT,
+        poll: Duration::from_secs(3_600),
+        grace: Duration::from_secs(3_600),
+        ..Settings::default()
+    };
+    let server = Server::start(settings).await;
+    let (mut client, connection) = server.connect().await;
+    let answer = send(&mut client, WATCH, None, message(0)).await;
+    let mut body = answer.into_body();
+    assert_eq!(watched(&mut body).await, Some(ServingStatus::Serving));
+    // A connection on which somebody watches is none without requests.
+    tokio::time::sleep(SHORT * 5).await;
+    assert!(!connection.is_finished());
+    let slow = &server.state.gate().counts().slow;
+    assert_eq!(slow.load(Ordering::Relaxed), 0);
+
+    let gate = Arc::clone(server.state.gate());
+    let ended = tokio::spawn(server.end());
+    assert_eq!(watched(&mut body).await, Some(ServingStatus::NotServing));
+    assert_eq!(watched(&mut body).await, None);
+    ended.await.unwrap();
+    assert!(gate.is_closing());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn about_to_end_a_server_says_over_grpc_that_it_is_not_serving() {
+    let server = Server::start(Settings::default()).await;
+    let (mut client, _connection) = server.connect().await;
+    for expected in [ServingStatus::Serving, ServingStatus::NotServing] {
+        for path in [HEALTH, WATCH] {
+            let answer = send(&mut client, path, None, message(0)).await;
+            let mut body = answer.into_body();
+            assert_eq!(watched(&mut body).await, Some(expected), "{path}");
+        }
+        server.state.gate().close();
+    }
+    server.end().await;
 }

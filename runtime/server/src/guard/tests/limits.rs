@@ -304,6 +304,88 @@ async fn a_component_that_takes_long_leaves_other_services_their_share() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_takes_long_is_rarely_tried_on_the_thread_that_has_the_request() {
+    let store = Store::new();
+    let (slow, service) = with_component(SERVICE, &store.online);
+    let slow = Holding(slow);
+    let services = [(SERVICE.to_owned(), service)].into();
+    let state = testing::of_services(Settings::default(), services, &store.online);
+    let server = run(state, store).await;
+    slow.release(60);
+    for _ in 0..60 {
+        assert_status(&server.online(&[]).await, 200);
+    }
+    let tried = slow.tried.load(Ordering::Relaxed);
+    assert!((3..10).contains(&tried), "{tried}");
+}
+
+/// What answers, whose plan is not to be had at once.
+struct Planning {
+    real: ByHand,
+    begun: Semaphore,
+    /// Whether whoever asks has to wait until the sender is gone.
+    holds: AtomicBool,
+    wait: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+#[async_trait]
+impl Answers for Arc<Planning> {
+    fn plan(&self) -> &FeaturePlan {
+        if self.holds.swap(false, Ordering::Relaxed) {
+            let wait = self.wait.lock().unwrap();
+            self.begun.add_permits(1);
+            let _ = wait.recv_timeout(PATIENCE);
+        }
+        self.real.plan()
+    }
+
+    fn digest(&self) -> Digest {
+        self.real.digest()
+    }
+
+    async fn answer(&self, rows: &RequestRows) -> Result<Evaluated, StoreError> {
+        self.real.answer(rows).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_has_its_turn_until_its_body_is_read() {
+    let store = Store::new();
+    let plan = testing::plan(Vec::new());
+    store.fill(&plan, &nothing()).await;
+    let (go_on, wait) = std::sync::mpsc::channel();
+    let planning = Arc::new(Planning {
+        real: ByHand::new(&plan, &store.online),
+        begun: Semaphore::new(0),
+        holds: AtomicBool::new(false),
+        wait: std::sync::Mutex::new(wait),
+    });
+    let settings = Settings {
+        concurrency: 1,
+        queue_timeout: SHORT,
+        ..Settings::default()
+    };
+    let answers = Arc::new(Arc::clone(&planning));
+    let server = start_with(settings, store, answers).await;
+    planning.holds.store(true, Ordering::Relaxed);
+    // Read on another thread, since it is large.
+    let large = format!("{}{}", " ".repeat(100 << 10), features());
+    let asked = server.spawn_online(large);
+    let begun = tokio::time::timeout(PATIENCE, planning.begun.acquire());
+    begun.await.unwrap().unwrap().forget();
+    asked.abort();
+    assert!(asked.await.unwrap_err().is_cancelled());
+    until(|| server.counts().connections.load(Ordering::Relaxed) == 0).await;
+
+    assert_refused(&server.online(&[]).await, 503, "overloaded");
+    drop(go_on);
+    let mut answer = String::new();
+    while !answer.starts_with("HTTP/1.1 200 ") {
+        answer = server.online(&[]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_have_no_memory_together_are_503() {
     let settings = Settings {
         bodies_bytes: 1 << 20,

@@ -10,10 +10,11 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use tempfile::TempDir;
@@ -31,6 +32,7 @@ use crate::serve::{ServeError, Signals, serve_state};
 use crate::served::Answers;
 use crate::state::State;
 use crate::testing::{self, ByHand, PROJECT, SERVICE, Store};
+use crate::watch::{PlanWatch, Watch};
 
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -53,6 +55,8 @@ struct Held {
     plan: FeaturePlan,
     begun: Semaphore,
     released: Semaphore,
+    /// How often a moment was tried.
+    tried: AtomicU64,
 }
 
 impl Held {
@@ -62,6 +66,7 @@ impl Held {
             plan,
             begun: Semaphore::new(0),
             released: Semaphore::new(0),
+            tried: AtomicU64::new(0),
         })
     }
 
@@ -104,6 +109,10 @@ impl Answers for Arc<Held> {
         self.real.digest()
     }
 
+    fn watch(&self, watch: &Watch) -> Option<Arc<PlanWatch>> {
+        self.real.watch(watch)
+    }
+
     async fn answer(&self, rows: &RequestRows) -> Result<Evaluated, StoreError> {
         self.begun.add_permits(1);
         self.released.acquire().await.unwrap().forget();
@@ -115,19 +124,24 @@ impl Answers for Arc<Held> {
         if self.plan.steps.is_empty() {
             return self.answer(rows).await.map(BriefAnswer::Done);
         }
+        self.tried.fetch_add(1, Ordering::Relaxed);
         let nothing = RecordBatch::new_empty(Arc::new(Schema::empty()));
         Ok(BriefAnswer::Unfinished(nothing))
     }
+}
+
+/// One row of nulls.
+fn nothing() -> Vec<ArrayRef> {
+    let types = testing::types().into_iter();
+    let nulls = types.map(|(_, data_type)| new_null_array(&data_type.arrow(), 1));
+    nulls.collect()
 }
 
 /// A server of `settings` that answers at once, ready to be asked for features.
 async fn start(settings: Settings) -> Running {
     let store = Store::new();
     let plan = testing::plan(Vec::new());
-    let nothing = testing::types()
-        .into_iter()
-        .map(|(_, t)| arrow::array::new_null_array(&t.arrow(), 1));
-    store.fill(&plan, &nothing.collect::<Vec<_>>()).await;
+    store.fill(&plan, &nothing()).await;
     let answers = Arc::new(ByHand::new(&plan, &store.online));
     start_with(settings, store, answers).await
 }

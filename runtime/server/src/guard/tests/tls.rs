@@ -99,6 +99,23 @@ async fn online(server: &Running, config: ClientConfig, name: &str) -> std::io::
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn grpc_is_spoken_over_tls_whether_a_client_says_so_or_not() {
+    let authority = Authority::new();
+    let server = grpc::Server::start(settings(authority.files("localhost"))).await;
+    for protocols in [&[&b"h2"[..]][..], &[]] {
+        let config = authority.client(protocols, None);
+        let connector = TlsConnector::from(Arc::new(config));
+        let stream = TcpStream::connect(server.grpc).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = connector.connect(name, stream).await.unwrap();
+        let (mut client, _connection) = grpc::client(stream).await;
+        assert_eq!(grpc::call(&mut client, grpc::HEALTH, None).await, "0");
+        assert_eq!(grpc::call(&mut client, grpc::FEATURES, None).await, "0");
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn both_versions_of_http_are_spoken_over_tls() {
     let authority = Authority::new();
     let server = start(settings(authority.files("localhost"))).await;

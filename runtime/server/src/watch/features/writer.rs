@@ -34,6 +34,10 @@ const CHUNK: usize = 8_192;
 /// A row group is written out when it takes so many bytes of memory.
 const ROW_GROUP_BYTES: usize = 16 << 20;
 
+/// Files that are open at once. There is a folder for each plan, and each list of features is one: a
+/// client may ask for as many as it likes.
+const OPEN: usize = 64;
+
 pub(super) struct Writer {
     settings: FeatureLogSettings,
     counters: LogCounters,
@@ -51,6 +55,16 @@ struct Open {
     target: PathBuf,
     rows: usize,
     since: Instant,
+}
+
+/// What is left in the queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// Perhaps more.
+    More,
+    Nothing,
+    /// Nothing, and nothing can come any more.
+    Over,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +98,13 @@ impl Writer {
     pub(super) fn run(mut self, records: &Receiver<Record>) {
         loop {
             // Asked before the queue: what was offered before the end is in it.
-            let mut is_over = self.ending.load(Relaxed);
-            is_over |= self.drain(records);
+            let is_ending = self.ending.load(Relaxed);
+            let left = self.drain(records);
+            let is_over = match left {
+                Left::More => false,
+                Left::Nothing => is_ending,
+                Left::Over => true,
+            };
             let due: Vec<PathBuf> = self
                 .files
                 .iter()
@@ -100,32 +119,32 @@ impl Writer {
             if is_over {
                 return;
             }
-            thread::park_timeout(TICK);
+            if left == Left::Nothing {
+                thread::park_timeout(TICK);
+            }
         }
     }
 
-    /// Writes what is in the queue; whether nothing can come any more.
-    fn drain(&mut self, records: &Receiver<Record>) -> bool {
+    /// Writes what is in the queue, so much of it at most that other files are looked at meanwhile.
+    fn drain(&mut self, records: &Receiver<Record>) -> Left {
         let mut groups: BTreeMap<PathBuf, Vec<Record>> = BTreeMap::new();
         let mut rows = 0;
-        let is_over = loop {
+        let left = loop {
             match records.try_recv() {
                 Ok(record) => {
                     rows += record.rows();
                     let folder = record.logged.folder.clone();
                     groups.entry(folder).or_default().push(record);
-                    // What waits is let go of bit by bit, also where it never ends.
                     if rows >= CHUNK {
-                        self.write_all(std::mem::take(&mut groups));
-                        rows = 0;
+                        break Left::More;
                     }
                 }
-                Err(TryRecvError::Empty) => break false,
-                Err(TryRecvError::Disconnected) => break true,
+                Err(TryRecvError::Empty) => break Left::Nothing,
+                Err(TryRecvError::Disconnected) => break Left::Over,
             }
         };
         self.write_all(groups);
-        is_over
+        left
     }
 
     fn write_all(&mut self, groups: BTreeMap<PathBuf, Vec<Record>>) {
@@ -148,7 +167,10 @@ impl Writer {
         }
         let file = match self.files.remove(&folder) {
             Some(file) => Ok(file),
-            None => self.open(&first.logged),
+            None => {
+                self.make_room();
+                self.open(&first.logged)
+            }
         };
         let mut file = match file {
             Ok(file) => file,
@@ -164,6 +186,18 @@ impl Writer {
                 }
             }
             Err(error) => self.fail(file.rows + rows, &error),
+        }
+    }
+
+    /// Completes the oldest file with what it has, if as many are open as may be.
+    fn make_room(&mut self) {
+        if self.files.len() < OPEN {
+            return;
+        }
+        let oldest = self.files.iter().min_by_key(|(_, file)| file.since);
+        let oldest = oldest.map(|(folder, _)| folder.clone());
+        if let Some(file) = oldest.and_then(|oldest| self.files.remove(&oldest)) {
+            self.complete(file);
         }
     }
 

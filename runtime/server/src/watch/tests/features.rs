@@ -10,6 +10,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tempfile::TempDir;
 
 use super::*;
+use crate::served::{Answers, Service};
 use crate::watch::{FeatureLogSettings, Sample};
 
 /// All complete files below `folder`.
@@ -171,6 +172,41 @@ async fn a_file_is_complete_after_its_rows_and_is_hidden_before() {
     );
     server.end().await;
     assert_eq!(files(folder.path()), complete);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_plans_the_files_that_have_been_open_longest_are_completed() {
+    let (store, folder) = (Store::new(), tempfile::tempdir().unwrap());
+    let (_, plan, _) = filled(&store, Settings::default()).await;
+    let services = (0..100).map(|index| {
+        let name = format!("service-{index}");
+        let mut plan = plan.clone();
+        plan.service = Some(name.clone());
+        let answers: Arc<dyn Answers> = Arc::new(ByHand::new(&plan, &store.online));
+        (name, Service::Ready(answers))
+    });
+    let services = services.collect();
+    let state = testing::of_services(logged_by(logging(&folder)), services, &store.online);
+    let server = Server::start(state).await;
+    for index in 0..100 {
+        let body = format!(r#"{{"feature_service": "service-{index}", "entities": {{"id": 0}}}}"#);
+        assert_eq!(server.ask("/online", &[], Some(body)).await.status, 200);
+    }
+    let all = until(async || {
+        let all = files(folder.path());
+        (all.len() == 100).then_some(all)
+    })
+    .await;
+    let is_open = |file: &&PathBuf| file.extension().is_some_and(|it| it == "tmp");
+    let open = all.iter().filter(is_open).count();
+    assert!(open <= 64, "{open}");
+    server.end().await;
+    let all = files(folder.path());
+    assert_eq!((all.len(), all.iter().filter(is_open).count()), (100, 0));
+    assert!(
+        all.iter()
+            .all(|file| read(std::slice::from_ref(file)).num_rows() == 1)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

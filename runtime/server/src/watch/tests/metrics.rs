@@ -91,10 +91,12 @@ async fn each_metric_moves_with_what_it_counts() {
     let digest = plan.digest();
     let of_plan = format!(r#"unskew_plan_info{{service="{SERVICE}",plan="{digest}"}}"#);
     assert_eq!(after.value(&of_plan), 1.0);
-    assert_eq!(
-        after.value(&format!(r#"unskew_waiting_views{{service="{SERVICE}"}}"#)),
-        0.0
-    );
+    for service in [SERVICE, "@features"] {
+        assert_eq!(
+            after.value(&format!(r#"unskew_waiting_views{{service="{service}"}}"#)),
+            0.0
+        );
+    }
     assert_eq!(
         after.value(r#"unskew_online_store_circuit{state="closed"}"#),
         1.0
