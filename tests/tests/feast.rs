@@ -1,6 +1,7 @@
 //! Feast's own clients, unchanged: its remote online store over HTTP, its stubs over gRPC.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -13,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use unskew_core::types::UTC;
-use unskew_server::{Listeners, Settings, Signals};
+use unskew_server::{Listeners, NewToken, Right, Settings, Signals, TokenEntry, Tokens};
 use unskew_store::{FeatureStore, Materialize, MaterializeSpan};
 use unskew_test_feast::run;
 use unskew_tests::{Online, Repository, component, now, with_both_stores};
@@ -264,6 +265,10 @@ struct Both {
 
 impl Both {
     async fn start(store: &FeatureStore) -> Self {
+        Self::start_with(store, Settings::default()).await
+    }
+
+    async fn start_with(store: &FeatureStore, settings: Settings) -> Self {
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -271,7 +276,7 @@ impl Both {
         let store = store.clone();
         let settings = Settings {
             drain: std::time::Duration::ZERO,
-            ..Settings::default()
+            ..settings
         };
         let listeners = Listeners {
             http,
@@ -335,6 +340,31 @@ async fn feasts_client_pushes_and_writes_rows_that_are_served() {
         server.stop().await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn feasts_client_shows_a_token_where_the_server_wants_one() {
+    let (repository, store) = repository(Online::Embedded, whole_seconds()).await;
+    let token = NewToken::generate().unwrap();
+    let mut tokens = Tokens::default();
+    let entry = TokenEntry {
+        name: "client".to_owned(),
+        hash: token.hash(),
+        rights: BTreeSet::from([Right::Read]),
+        project: None,
+        expires: None,
+    };
+    tokens.add(entry).unwrap();
+    let file = repository.path("tokens.json");
+    tokens.write(&file).unwrap();
+    let settings = Settings {
+        tokens: Some(file),
+        ..Settings::default()
+    };
+    let server = Both::start_with(&store, settings).await;
+    let said = client("guarded", [server.http.clone(), token.text().to_owned()]).await;
+    assert_eq!(said.trim(), "guarded");
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

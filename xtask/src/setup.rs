@@ -19,7 +19,7 @@ pub(crate) fn setup() -> Result<()> {
     redis_server()?;
     s3_server()?;
     feast_clients()?;
-    kubernetes_schemas()?;
+    deployment_schemas()?;
     nextest();
     Ok(())
 }
@@ -77,17 +77,18 @@ fn feast_clients() -> Result<()> {
     })
 }
 
-/// The schemas of Kubernetes, against which tests hold its manifests.
-const KUBERNETES: &str = "kubernetes-validate==1.37.0";
+/// The schemas of Kubernetes and of the Compose specification, against which tests hold what is
+/// deployed; both packages have the schemas in them.
+const SCHEMAS: [&str; 2] = ["kubernetes-validate==1.37.0", "check-jsonschema==0.39.0"];
 
-/// Sets up the schemas of Kubernetes in a virtual environment of Python.
-fn kubernetes_schemas() -> Result<()> {
+/// Sets up the schemas of what is deployed in a virtual environment of Python.
+fn deployment_schemas() -> Result<()> {
     virtual_environment(&Environment {
-        name: "kubernetes",
-        what: "the schemas of Kubernetes",
-        install: &[KUBERNETES],
-        contents: KUBERNETES.to_owned(),
-        check: &["-c", "import kubernetes_validate"],
+        name: "deploy",
+        what: "the schemas of Kubernetes and Compose",
+        install: &SCHEMAS,
+        contents: SCHEMAS.join("\n"),
+        check: &["-c", "import kubernetes_validate, check_jsonschema"],
     })
 }
 

@@ -10,7 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::Repository;
+use common::{Ran, Repository};
+use serde_json::Value;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -120,7 +121,13 @@ fn the_images_command_serves_as_its_user_from_a_folder_that_it_cannot_write_to()
         "{said}"
     );
 
-    let mut server = run(&["--port", "0", "--insecure-no-auth"]);
+    let mut server = run(&[
+        "--port",
+        "0",
+        "--insecure-no-auth",
+        "--request-log-level",
+        "info",
+    ]);
     let mut stdout = BufReader::new(server.stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
@@ -137,9 +144,12 @@ fn the_images_command_serves_as_its_user_from_a_folder_that_it_cannot_write_to()
     let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
     assert!(sent.success());
     let ended = server.wait_with_output().unwrap();
-    // What it logs is JSON, as the image's environment says.
-    for line in String::from_utf8(ended.stderr).unwrap().lines() {
-        serde_json::from_str::<serde_json::Value>(line).expect(line);
+    let log = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.success(), "{}: {log}", ended.status);
+    // What it logs is JSON, as the image's environment says: here the request.
+    assert!(log.contains("/health"), "{log}");
+    for line in log.lines() {
+        serde_json::from_str::<Value>(line).expect(line);
     }
 }
 
@@ -154,12 +164,14 @@ fn manifests() -> Vec<PathBuf> {
     files
 }
 
-/// Checks manifests against the schemas of Kubernetes; what is not in a schema is an error too.
-fn validate(files: &[PathBuf]) -> (bool, String) {
+/// Runs a module of the environment that has the schemas; says whether it is content, and what it
+/// said.
+fn python(arguments: &[&str], files: &[PathBuf]) -> (bool, String) {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let python = target.join("venv/kubernetes/bin/python");
+    let python = target.join("venv/deploy/bin/python");
     let ran = Command::new(&python)
-        .args(["-m", "kubernetes_validate", "--strict"])
+        .arg("-m")
+        .args(arguments)
         .args(files)
         .output()
         .unwrap_or_else(|error| {
@@ -175,19 +187,106 @@ fn validate(files: &[PathBuf]) -> (bool, String) {
     )
 }
 
+/// Checks manifests against the schemas of Kubernetes; what is not in a schema is an error too.
+fn kubernetes_takes(files: &[PathBuf]) -> (bool, String) {
+    python(&["kubernetes_validate", "--strict"], files)
+}
+
+/// Checks a file against the schema of the Compose specification.
+fn compose_takes(file: PathBuf) -> (bool, String) {
+    let check = [
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+    ];
+    python(&check, &[file])
+}
+
+/// A file of the project, in `folder`, with a word in place of another.
+fn changed(file: &str, from: &str, to: &str, folder: &Path) -> PathBuf {
+    let text = std::fs::read_to_string(root().join(file)).unwrap();
+    assert!(text.contains(from), "{file} has no `{from}`");
+    let changed = folder.join("changed.yaml");
+    std::fs::write(&changed, text.replace(from, to)).unwrap();
+    changed
+}
+
 #[test]
 fn the_manifests_are_what_kubernetes_takes() {
-    let (valid, said) = validate(&manifests());
+    let files = manifests();
+    let (valid, said) = kubernetes_takes(&files);
     assert!(valid, "{said}");
-    let deployment = std::fs::read_to_string(root().join("deploy/kubernetes/deployment.yaml"));
-    let wrong = deployment
-        .unwrap()
-        .replace("terminationGracePeriodSeconds", "gracePeriod");
+    // None is forgotten.
+    let applied = root().join("deploy/kubernetes/kustomization.yaml");
+    let applied = std::fs::read_to_string(applied).unwrap();
+    for file in &files {
+        let named = format!("  - {}", file.file_name().unwrap().display());
+        assert!(applied.lines().any(|line| line == named), "{named}");
+    }
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("wrong.yaml");
-    std::fs::write(&file, wrong).unwrap();
-    let (valid, said) = validate(&[file]);
+    let wrong = changed(
+        "deploy/kubernetes/deployment.yaml",
+        "terminationGracePeriodSeconds",
+        "gracePeriod",
+        folder.path(),
+    );
+    let (valid, said) = kubernetes_takes(&[wrong]);
     assert!(!valid && said.contains("gracePeriod"), "{said}");
+}
+
+#[test]
+fn the_compose_file_is_what_the_specification_says() {
+    const FILE: &str = "deploy/compose.yaml";
+    let (valid, said) = compose_takes(root().join(FILE));
+    assert!(valid, "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    // Of a service, and of what services share.
+    for (from, to) in [("healthcheck", "health_check"), ("depends_on", "depend_on")] {
+        let (valid, said) = compose_takes(changed(FILE, from, to, folder.path()));
+        assert!(!valid && said.contains(to), "{said}");
+    }
+}
+
+/// The text that lies under `key: |` in a manifest.
+fn content(manifest: &str, key: &str) -> String {
+    let manifest = std::fs::read_to_string(root().join(manifest)).unwrap();
+    let begin = format!("  {key}: |");
+    let lines = manifest.lines().skip_while(|line| *line != begin).skip(1);
+    let lines = lines.map_while(|line| line.strip_prefix("    "));
+    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    assert!(!text.is_empty(), "{key}");
+    text
+}
+
+#[test]
+fn what_users_start_from_is_what_the_command_reads() {
+    let repository = Repository::empty(&content("deploy/kubernetes/configmap.yaml", "unskew.yaml"));
+    let secret = "deploy/kubernetes/secret.yaml";
+    repository.write("tokens.json", &content(secret, "tokens.json"));
+    let secret = std::fs::read_to_string(root().join(secret)).unwrap();
+    let url = secret
+        .lines()
+        .find_map(|line| line.strip_prefix("  REDIS_URL: "))
+        .unwrap();
+
+    let tokens = repository
+        .command(&["token", "list"])
+        .env("UNSKEW_TOKENS", "tokens.json")
+        .output()
+        .unwrap();
+    Ran::of(tokens).done();
+    // The settings are read; then the bucket is asked for, where nobody answers.
+    let listed = repository
+        .command(&["list"])
+        .env("REDIS_URL", url)
+        .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_ACCESS_KEY_ID", "id")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .output()
+        .unwrap();
+    let said = Ran::of(listed).stderr;
+    assert!(said.contains("nobody answers for bucket"), "{said}");
 }
 
 /// The lists of arguments of `unskew` in a manifest: what follows `args:` or `command:`.

@@ -17,7 +17,7 @@ from feast.types import Array, Float32, Float64, Int32, Int64, String, UnixTimes
 from feast.value_type import ValueType
 
 
-def feature_store(url, folder):
+def feature_store(url, folder, auth="{type: no_auth}"):
     """A Feast repository in `folder` whose online store is the server at `url`."""
     with open(f"{folder}/feature_store.yaml", "w") as file:
         file.write(
@@ -25,6 +25,7 @@ def feature_store(url, folder):
 provider: local
 registry: {folder}/registry.db
 online_store: {{type: remote, path: "{url}"}}
+auth: {auth}
 entity_key_serialization_version: 3
 """
         )
