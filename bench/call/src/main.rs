@@ -1,4 +1,4 @@
-//! usage: unskew-bench-call COMPONENT [SECONDS [CASE]]
+//! `unskew-bench-call COMPONENT [SECONDS [CASE]]`
 //!
 //! What an isolated call costs: percentiles in nanoseconds of [`Component::call`] and of
 //! [`Evaluator::evaluate`] on joined batches of a view with ten features. COMPONENT is
