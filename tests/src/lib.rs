@@ -7,6 +7,8 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+pub mod fuzzed;
+
 mod random;
 
 use std::path::{Path, PathBuf};

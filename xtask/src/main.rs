@@ -10,6 +10,7 @@
 mod bench;
 mod check;
 mod demo;
+mod fuzz;
 mod guests;
 mod http;
 mod json;
@@ -29,6 +30,8 @@ usage: cargo xtask COMMAND
   test    set-up, then all tests
   check   formatting, clippy, all tests, documentation, licences and advisories
   demo    a feature repository from nothing: apply, train, materialize, serve, check parity
+  fuzz [stored|http] [--seconds N]
+          looks for bytes and bodies that break something, 600 s each; keeps inputs in fuzz/corpus
   bench pit [--no-build] [--size small|medium|large] [--only CASE] [--runs N] [--engines A,B]
           the point-in-time join against DuckDB, Polars, pandas and Feast; writes bench/RESULTS.md
   bench transform [--no-build] [--size small|medium|large] [--runs N]
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         ["test"] => test::test(),
         ["check"] => check::check(),
         ["demo"] => demo::demo(),
+        ["fuzz", arguments @ ..] => fuzz::fuzz(arguments),
         ["bench", "pit", arguments @ ..] => bench::pit(arguments),
         ["bench", "transform", arguments @ ..] => bench::transform(arguments),
         ["bench", "serve", arguments @ ..] => bench::serve(arguments),

@@ -8,6 +8,15 @@ use anyhow::{Context as _, Result, bail};
 pub(crate) fn command(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(name);
     command.args(arguments).current_dir(crate::root());
+    // What cargo says of xtask to xtask. Handed on, it would be said to the build scripts of others
+    // too, and what they built without it be built again.
+    let is_of_xtask =
+        |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_xtask) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
