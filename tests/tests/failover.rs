@@ -91,6 +91,19 @@ async fn available(store: &FeatureStore) {
     patient(&online, PATIENCE).ping().await.unwrap();
 }
 
+/// Whether a replica has all that was written on `master`.
+fn has_heard(master: &RedisServer) -> bool {
+    let info = master.command(&["info", "replication"]);
+    let number = |text: &str| {
+        let digits = text.split(|char: char| !char.is_ascii_digit()).next();
+        digits.and_then(|digits| digits.parse::<u64>().ok())
+    };
+    let written = info.split("master_repl_offset:").nth(1).and_then(number);
+    let replica = info.lines().find(|line| line.contains("state=online"));
+    let heard = replica.and_then(|line| number(line.split("offset=").nth(1)?));
+    heard.is_some() && heard >= written
+}
+
 /// Does something when the first rows have been read.
 struct Midway<F>(F, AtomicBool);
 
@@ -149,7 +162,9 @@ async fn rows_are_written_again_where_a_server_gave_way_meanwhile() {
     let failing = Arc::clone(&sentinels);
     let done = disturbed(&store, 2 * HOUR, move || {
         // The replica has heard of the run's mark.
-        std::thread::sleep(Duration::from_millis(300));
+        while !has_heard(&failing.servers[0]) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         failing.servers[0].freeze();
         failing.wait_until_master(1);
     })
