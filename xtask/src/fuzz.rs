@@ -154,7 +154,7 @@ impl<'a> Fuzzed<'a> {
             [] => format!("`{}` failed before it tried an input", self.target),
             broke => format!(
                 "`{target}` was broken by an input of {}; put it into {FUZZ}/corpus/{target}, and \
-                 `cargo nextest run -p unskew-tests --test fuzzed` tries it again",
+                 `cargo nextest run -p unskew-tests fuzzed` tries it again",
                 shown(broke),
                 target = self.target,
             ),

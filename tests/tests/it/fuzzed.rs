@@ -1,10 +1,8 @@
 //! The inputs of `fuzz/corpus`: found by looking for what breaks, or made by hand. Whatever broke
 //! something once is among them.
 #![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
     clippy::print_stdout,
-    reason = "a test; and if it fails, the last name is that of the input"
+    reason = "if it fails, the last name is that of the input"
 )]
 
 use std::path::Path;

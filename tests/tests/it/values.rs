@@ -1,7 +1,6 @@
 //! The same components, both whole paths (Parquet to training set; Parquet, materialize, store,
 //! HTTP), by bits, on random rows of random schemas: one on demand, and for every second schema one
 //! that makes the view's rows.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

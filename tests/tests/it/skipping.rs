@@ -1,6 +1,5 @@
 //! What of a history is left out, where a batch transformation makes its rows: what the source's own
 //! columns exclude, and nothing by a column that the transformation makes.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::fs::File;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! What arrives late: corrections, and rows of a source that does not say when they were created.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::sync::Arc;
 

@@ -1,5 +1,4 @@
 //! A running server moves to what is applied later.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! The example `customers`: a batch and an on-demand transformation, on both stores.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::path::Path;
 

@@ -1,6 +1,5 @@
 //! Rows and deletions that come while a server is answered by a former plan, since the newest one
 //! waits for its views.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! What a component built from Rust takes of memory: a call of few rows has room enough in the one
 //! page with which it begins, since to grow a memory and to shrink it again takes longer than such a
 //! call.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::sync::Arc;
 

@@ -1,6 +1,5 @@
 //! What is seen of a server: metrics of a transformation, and a log of features that is a file of
 //! entity rows.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::path::PathBuf;
 use std::sync::Arc;

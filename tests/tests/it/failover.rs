@@ -1,5 +1,4 @@
 //! Materializations into Redis servers that fall silent or give way to others.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::fmt::Write as _;
 use std::sync::Arc;

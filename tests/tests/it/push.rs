@@ -1,6 +1,5 @@
 //! Rows that are pushed: served at once, and trained on, by the same bits; deletions; small files
 //! that become large ones meanwhile.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::fs::File;

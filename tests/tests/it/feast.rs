@@ -1,5 +1,4 @@
 //! Feast's own clients, unchanged: its remote online store over HTTP, its stubs over gRPC.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,6 +1,5 @@
 //! Components that fail in every way in which one can: the error says where and why, and the
 //! process lives on.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

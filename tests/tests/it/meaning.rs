@@ -1,5 +1,4 @@
 //! A stored row is served only under the meaning with which it was written.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::sync::Arc;
 

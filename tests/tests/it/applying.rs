@@ -1,5 +1,4 @@
 //! `plan` and `apply`: everything that is wrong, what changes, and two at once.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::sync::Arc;
 

@@ -1,5 +1,4 @@
 //! The server: answers, refusals, and work beside it.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,11 +1,5 @@
 //! The real flights: distances against figures that nobody here made, statistics against an
 //! independent oracle, parity on both stores and over HTTP.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stderr,
-    reason = "tests"
-)]
 
 use std::collections::HashMap;
 use std::path::Path;
