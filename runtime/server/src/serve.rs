@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use unskew_store::{FeatureStore, StoreError};
 
 use crate::grpc::{self, DeadlineLayer};
-use crate::guard::{self, AdmitLayer, Gate, GuardError, Wire};
+use crate::guard::{self, AdmitLayer, Gate, GuardError, Wire, Workers};
 use crate::http::router;
 use crate::reload::{Reloader, keep_reloading};
 use crate::served::Served;
@@ -175,8 +175,10 @@ pub(crate) async fn serve_state(
     let reload = Arc::new(Notify::new());
     let fresh = guard::keep_fresh(Arc::clone(&gate), signals.reload, Arc::clone(&reload));
     let reloading = keep_reloading(state.clone(), reload);
+    let workers = Arc::new(Workers::start()?);
     let port = |listener, router, wire| {
-        guard::serve(Arc::clone(&gate), listener, router, wire, closed.clone())
+        let (gate, workers) = (Arc::clone(&gate), Arc::clone(&workers));
+        guard::serve(gate, workers, listener, router, wire, closed.clone())
     };
     let http = port(http, router(state.clone()), Wire::Http);
     let grpc = grpc.map(|listener| {

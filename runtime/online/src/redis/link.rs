@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use tokio::runtime::{self, Handle};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::address::Knobs;
@@ -37,10 +38,20 @@ pub(super) struct Link {
     target: Target,
     dialer: Dialer,
     address: String,
-    pool: Box<[Slot]>,
-    turn: AtomicUsize,
+    /// One for each runtime that has asked: what a connection waits for is heard where it was made,
+    /// and to wake another thread takes longer than to ask.
+    pools: ArcSwap<Vec<Arc<Pool>>>,
+    /// How many connections each has.
+    connections: usize,
     breaker: Arc<Breaker>,
     reconnects: AtomicU64,
+}
+
+/// The connections of a runtime.
+struct Pool {
+    runtime: runtime::Id,
+    slots: Box<[Arc<Slot>]>,
+    turn: AtomicUsize,
 }
 
 /// The place of a connection.
@@ -67,7 +78,7 @@ struct Live {
 /// answered; then the server is asked once more, by somebody who waits.
 struct Waiting<'a> {
     link: &'a Arc<Link>,
-    slot: usize,
+    slot: &'a Arc<Slot>,
     live: &'a Arc<Live>,
     ended: bool,
 }
@@ -80,8 +91,9 @@ impl Drop for Waiting<'_> {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let (link, live, slot) = (Arc::clone(self.link), Arc::clone(self.live), self.slot);
-        runtime.spawn(async move { link.watch(slot, &live).await });
+        let (link, live) = (Arc::clone(self.link), Arc::clone(self.live));
+        let slot = Arc::clone(self.slot);
+        runtime.spawn(async move { link.watch(&slot, &live).await });
     }
 }
 
@@ -111,8 +123,8 @@ impl Link {
             target,
             dialer,
             address,
-            pool: (0..knobs.connections).map(|_| Slot::default()).collect(),
-            turn: AtomicUsize::new(0),
+            pools: ArcSwap::default(),
+            connections: knobs.connections,
             breaker: Arc::new(Breaker::new(knobs.failures)),
             reconnects: AtomicU64::new(0),
         })
@@ -124,10 +136,12 @@ impl Link {
     }
 
     pub(super) fn health(&self) -> StoreHealth {
-        let open = |slot: &&Slot| slot.live.load().is_some();
+        let pools = self.pools.load();
+        let slots = pools.iter().flat_map(|pool| &pool.slots);
+        let open = slots.filter(|slot| slot.live.load().is_some());
         StoreHealth {
             circuit: self.breaker.circuit(),
-            connections: self.pool.iter().filter(open).count() as u64,
+            connections: open.count() as u64,
             reconnects: self.reconnects.load(Ordering::Relaxed),
             failures: self.breaker.failures(),
         }
@@ -167,11 +181,11 @@ impl Link {
         loop {
             self.admit()?;
             let slot = self.slot();
-            let live = self.live(slot).await?;
+            let live = self.live(&slot).await?;
             let before = live.answers.load(Ordering::Relaxed);
             let mut waiting = Waiting {
                 link: self,
-                slot,
+                slot: &slot,
                 live: &live,
                 ended: false,
             };
@@ -182,7 +196,7 @@ impl Link {
                     live.answers.fetch_add(1, Ordering::Relaxed);
                     self.breaker.succeeded();
                     if self.may_move() && answers.iter().any(is_read_only) {
-                        self.pool[slot].discard(&live);
+                        slot.discard(&live);
                     }
                     return Ok(answers);
                 }
@@ -196,7 +210,7 @@ impl Link {
             if timeout && live.answers.load(Ordering::Relaxed) != before {
                 return Err(failure);
             }
-            let last = self.pool[slot].discard(&live);
+            let last = slot.discard(&live);
             if timeout || !again {
                 // It tells nothing of a server that was reached again meanwhile.
                 if last {
@@ -209,7 +223,7 @@ impl Link {
     }
 
     /// Finds out whether a connection is still answered.
-    async fn watch(self: &Arc<Self>, slot: usize, live: &Arc<Live>) {
+    async fn watch(self: &Arc<Self>, slot: &Slot, live: &Arc<Live>) {
         let before = live.answers.load(Ordering::Relaxed);
         let ping = redis::cmd("PING");
         let answered = Request::One(&ping).send(live.connection.clone()).await;
@@ -217,7 +231,7 @@ impl Link {
         match answered {
             Err(error) if is_lost(&error) => {
                 let silent = live.answers.load(Ordering::Relaxed) == before;
-                if (silent || !error.is_timeout()) && self.pool[slot].discard(live) {
+                if (silent || !error.is_timeout()) && slot.discard(live) {
                     self.count(self.failed(&error));
                 }
             }
@@ -228,18 +242,32 @@ impl Link {
         }
     }
 
-    /// The next connection's place.
-    fn slot(&self) -> usize {
-        match self.pool.len() {
-            1 => 0,
-            places => self.turn.fetch_add(1, Ordering::Relaxed) % places,
+    /// The place of the next connection of this runtime.
+    fn slot(&self) -> Arc<Slot> {
+        let runtime = Handle::current().id();
+        let find = |pools: &[Arc<Pool>]| {
+            let mut pools = pools.iter();
+            pools
+                .find(|pool| pool.runtime == runtime)
+                .map(|pool| pool.next())
+        };
+        if let Some(slot) = find(&self.pools.load()) {
+            return slot;
         }
+        let new = Arc::new(Pool::new(runtime, self.connections));
+        self.pools.rcu(|pools| {
+            let mut pools = Vec::clone(pools);
+            if find(&pools).is_none() {
+                pools.push(Arc::clone(&new));
+            }
+            pools
+        });
+        find(&self.pools.load()).unwrap_or_else(|| new.next())
     }
 
     /// The connection, which is made if there is none. Those who wait while another makes it share
     /// what comes of it, so that a server that is down costs a request one timeout at most.
-    async fn live(self: &Arc<Self>, slot: usize) -> Result<Arc<Live>, OnlineError> {
-        let place = &self.pool[slot];
+    async fn live(self: &Arc<Self>, place: &Arc<Slot>) -> Result<Arc<Live>, OnlineError> {
         if let Some(live) = place.live.load_full() {
             return Ok(live);
         }
@@ -255,8 +283,8 @@ impl Link {
             return Err((*failure).clone());
         }
         // A task of its own: it ends, and counts, also if the caller goes away.
-        let link = Arc::clone(self);
-        match tokio::spawn(async move { link.dial(slot, dialing).await }).await {
+        let (link, place) = (Arc::clone(self), Arc::clone(place));
+        match tokio::spawn(async move { link.dial(&place, dialing).await }).await {
             Ok(dialed) => dialed,
             Err(_) => Err(OnlineError::Unavailable {
                 store: self.address.clone(),
@@ -267,10 +295,9 @@ impl Link {
 
     async fn dial(
         self: &Arc<Self>,
-        slot: usize,
+        place: &Slot,
         _dialing: OwnedMutexGuard<()>,
     ) -> Result<Arc<Live>, OnlineError> {
-        let place = &self.pool[slot];
         let dialed = self.target.dial(&self.dialer).await;
         place.attempts.fetch_add(1, Ordering::Release);
         match dialed {
@@ -335,10 +362,10 @@ impl Link {
                 match link.target.dial(&link.dialer).await {
                     Ok(connection) => {
                         // Others may have gone silent with the server and not have been noticed.
-                        for slot in &link.pool {
+                        for slot in link.pools.load().iter().flat_map(|pool| &pool.slots) {
                             slot.live.store(None);
                         }
-                        link.install(&link.pool[0], connection);
+                        link.install(&link.slot(), connection);
                         return probe.succeeded();
                     }
                     Err(error) => probe.failed(link.failed(&error)),
@@ -393,6 +420,25 @@ impl Link {
             store: self.address.clone(),
             reason: "its answer is not of the form that was asked for".to_owned(),
         }
+    }
+}
+
+impl Pool {
+    fn new(runtime: runtime::Id, connections: usize) -> Self {
+        Self {
+            runtime,
+            slots: (0..connections).map(|_| Arc::default()).collect(),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// The place of the next connection.
+    fn next(&self) -> Arc<Slot> {
+        let place = match self.slots.len() {
+            1 => 0,
+            places => self.turn.fetch_add(1, Ordering::Relaxed) % places,
+        };
+        Arc::clone(&self.slots[place])
     }
 }
 

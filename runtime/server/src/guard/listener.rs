@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::guard::connection::{self, End, Version};
-use crate::guard::{Counts, Gate};
+use crate::guard::{Counts, Gate, Workers};
 
 /// What is spoken at a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,7 @@ const BREATH: Duration = Duration::from_millis(200);
 /// together: others wait, without a handshake or an answer, until one ends.
 pub(crate) async fn serve(
     gate: Arc<Gate>,
+    workers: Arc<Workers>,
     listener: TcpListener,
     router: Router,
     wire: Wire,
@@ -49,15 +50,23 @@ pub(crate) async fn serve(
                 return;
             };
             while connections.try_join_next().is_some() {}
-            let gate = Arc::clone(&gate);
-            connections.spawn(serve_one(
-                gate,
+            // Its new thread is to hear of what arrives.
+            let stream = match stream.into_std() {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection broke off");
+                    continue;
+                }
+            };
+            let one = serve_one(
+                Arc::clone(&gate),
                 stream,
                 router.clone(),
                 wire,
                 closed.clone(),
                 place,
-            ));
+            );
+            connections.spawn_on(one, workers.next());
         }
     };
     tokio::select! {
@@ -94,13 +103,20 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 
 async fn serve_one(
     gate: Arc<Gate>,
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     router: Router,
     wire: Wire,
     closing: watch::Receiver<bool>,
     _place: OwnedSemaphorePermit,
 ) {
     let _open = Open::begin(&gate);
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::error!(%error, "a connection cannot be served");
+            return;
+        }
+    };
     let settings = &gate.settings;
     let end = match gate.tls() {
         None => {

@@ -24,6 +24,7 @@ mod rights;
 mod room;
 mod tls;
 mod tokens;
+mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,6 +51,7 @@ use tls::TlsBytes;
 pub use tls::{TlsError, TlsFiles};
 use tokens::Shown;
 pub use tokens::{NewToken, Right, TokenEntry, Tokens, TokensError};
+pub(crate) use workers::Workers;
 
 /// Files are not read more often than this, whatever is asked for.
 const LEAST_POLL: Duration = Duration::from_millis(10);

@@ -126,6 +126,7 @@ async fn a_client_that_does_not_read_its_answer_is_not_waited_for() {
     let (closing, closed) = tokio::sync::watch::channel(false);
     let serving = tokio::spawn(serve(
         Arc::clone(&gate),
+        Arc::new(Workers::start().unwrap()),
         listener,
         router,
         Wire::Http,
