@@ -30,10 +30,11 @@ FEAST = "feast materialize-incremental into Redis"
 ABOUT = (
     "A table of {rows:,} rows of as many entities with 10 features, Parquet, into an empty store. "
     "Of unskew and Feast the seconds are of the whole process. The script alone: the keys and "
-    "values that unskew wrote, from a file in memory, 128 rows in a call, 8 calls on their way at "
-    "once. redis-benchmark: a SET for each row, 50 connections, keys and values as long as "
-    "unskew's, without a condition. LMDB alone: the pairs that unskew wrote, put in order, a "
-    "transaction for every 20,000, each of which waits for the disk. Feast: {feast:,} rows."
+    "values that unskew wrote, in the order of the keys, as unskew writes them, from a file in "
+    "memory, 128 rows in a call, 8 calls on their way at once. redis-benchmark: a SET for each "
+    "row, 50 connections, keys and values as long as unskew's, without a condition. LMDB alone: "
+    "the pairs that unskew wrote, put in order, a transaction for every 20,000, each of which "
+    "waits for the disk. Feast: {feast:,} rows."
 )
 
 

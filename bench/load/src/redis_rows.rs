@@ -44,15 +44,18 @@ pub struct Put {
     file: PathBuf,
 }
 
-/// Writes all rows that match into a file.
+/// Writes all rows that match into a file, in the order of their keys.
+///
+/// Redis tells them in the order of its own table, and takes them back in that order a quarter
+/// faster than in any that a client could have known.
 ///
 /// # Errors
 /// Redis or the file fails.
 pub fn dump(arguments: &Dump) -> anyhow::Result<()> {
-    let count = runtime()?.block_on(async {
+    let mut rows = runtime()?.block_on(async {
         let mut connection = connect(&arguments.redis).await?;
-        let mut writer = Writer::create(&arguments.out)?;
-        let (mut cursor, mut count) = (0_u64, 0_u64);
+        let mut rows = Vec::new();
+        let mut cursor = 0_u64;
         loop {
             let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
                 .arg(cursor)
@@ -70,22 +73,26 @@ pub fn dump(arguments: &Dump) -> anyhow::Result<()> {
                 0 => Vec::new(),
                 _ => pairs(pipeline.query_async(&mut connection).await?)?,
             };
-            for (key, (value, expires)) in keys.iter().zip(&values) {
-                let expires = (*expires >= 0).then_some(*expires);
-                writer.push(Entry {
-                    key,
-                    value,
-                    expires,
-                })?;
-                count += 1;
-            }
+            rows.extend(keys.into_iter().zip(values));
             if next == 0 {
-                writer.finish()?;
-                return anyhow::Ok(count);
+                return anyhow::Ok(rows);
             }
             cursor = next;
         }
     })?;
+    // It may tell some twice.
+    rows.sort_unstable();
+    rows.dedup();
+    let mut writer = Writer::create(&arguments.out)?;
+    for (key, (value, expires)) in &rows {
+        writer.push(Entry {
+            key,
+            value,
+            expires: (*expires >= 0).then_some(*expires),
+        })?;
+    }
+    writer.finish()?;
+    let count = rows.len();
     println!(r#"{{"rows":{count}}}"#);
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::selection::{Covered, Selection};
 use crate::view_rows::ViewBatch;
 
 /// How many rows the sink is given at once.
-const ROWS: usize = 16_384;
+const ROWS: usize = 20_000;
 /// How many times the sink is called at once: while a store writes, the next rows are made ready.
 const CALLS: usize = 2;
 

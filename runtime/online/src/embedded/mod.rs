@@ -267,9 +267,12 @@ fn put_batch(
     let mut txn = environment.write()?;
     for row in rows {
         let key = layout::row_key(prefix, &row.entity_key);
-        let held = environment.database().get(&txn, &key).map_err(failed)?;
-        if let Some(value) = held {
-            match layout::split(&key, value) {
+        let value = layout::row_value(&row.entity_key, &row.value);
+        // One search of the tree for a row that is new.
+        let database = environment.database();
+        let held = database.get_or_put(&mut txn, &key, &value);
+        if let Some(held) = held.map_err(failed)? {
+            match layout::split(&key, held) {
                 Some((entity, held)) if entity == row.entity_key => {
                     if held >= row.value.as_slice() {
                         summary.kept += 1;
@@ -287,12 +290,8 @@ fn put_batch(
                     });
                 }
             }
+            database.put(&mut txn, &key, &value).map_err(failed)?;
         }
-        let value = layout::row_value(&row.entity_key, &row.value);
-        environment
-            .database()
-            .put(&mut txn, &key, &value)
-            .map_err(failed)?;
         summary.written += 1;
     }
     txn.commit().map_err(failed)?;
