@@ -47,7 +47,7 @@ class Size:
     down: float
 
 
-SIZES = {"small": Size(1_000, 300.0, 2.0), "full": Size(10_000, 1_000.0, 5.0)}
+SIZES = {"full": Size(10_000, 1_000.0, 5.0), "small": Size(1_000, 300.0, 2.0)}
 
 
 @dataclass(frozen=True)

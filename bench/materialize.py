@@ -46,7 +46,7 @@ class Size:
     feast: int
 
 
-SIZES = {"small": Size(100_000, 10_000), "full": Size(1_000_000, 100_000)}
+SIZES = {"full": Size(1_000_000, 100_000), "small": Size(100_000, 10_000)}
 
 
 @dataclass

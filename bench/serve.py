@@ -47,7 +47,7 @@ class Size:
     requests: int
 
 
-SIZES = {"small": Size(10_000, 1.0, 200_000), "full": Size(100_000, 3.0, 10_000_000)}
+SIZES = {"full": Size(100_000, 3.0, 10_000_000), "small": Size(10_000, 1.0, 200_000)}
 
 
 def main() -> None:

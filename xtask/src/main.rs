@@ -36,11 +36,11 @@ usage: cargo xtask COMMAND
           the point-in-time join against DuckDB, Polars, pandas and Feast; writes bench/RESULTS.md
   bench transform [--no-build] [--size small|medium|large] [--runs N]
           what a component costs in the build of a training set; writes bench/RESULTS.md
-  bench serve [--no-build] [--size small|full] [--only CASE] [--runs N]
+  bench serve [--no-build] [--size full|small] [--only CASE] [--runs N]
           requests beside a bare handler and beside Feast; writes bench/RESULTS.md
-  bench materialize [--no-build] [--size small|full] [--runs N]
+  bench materialize [--no-build] [--size full|small] [--runs N]
           bulk writes beside bare ones and beside Feast's; writes bench/RESULTS.md
-  bench faults [--no-build] [--size small|full] [--only FAULT] [--runs N]
+  bench faults [--no-build] [--size full|small] [--only FAULT] [--runs N]
           how long service takes to be back after faults of Redis; writes bench/RESULTS.md
 ";
 

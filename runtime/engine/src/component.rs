@@ -1,7 +1,7 @@
 //! A loaded component.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use arrow::array::{ArrayRef, new_empty_array};
 use unskew_core::component::Description;
@@ -18,6 +18,7 @@ use crate::lanes::{Lane, Lanes};
 use crate::lift;
 use crate::limits::Limits;
 use crate::lower;
+use crate::samples;
 use crate::trap::{self, SlotOffset};
 
 /// A component that was checked and can be called, by many threads at once.
@@ -28,6 +29,7 @@ pub struct Component {
     size: usize,
     description: Description,
     slot: SlotOffset,
+    warmed: Once,
 }
 
 /// How long a call may take.
@@ -91,6 +93,7 @@ impl Component {
             size,
             description,
             slot,
+            warmed: Once::new(),
         })
     }
 
@@ -112,6 +115,28 @@ impl Component {
     /// How many rows it is given in one call at most.
     pub(crate) fn chunk_rows(&self) -> usize {
         self.shared.settings.chunk_rows
+    }
+
+    /// Calls it on a made-up row for a moment in each copy of its code, so that the first request
+    /// on no CPU waits for memory to be mapped and code to be read. What becomes of the row is of no
+    /// interest. Once, however often this is asked for.
+    pub fn warm(&self) {
+        self.warmed.call_once(|| {
+            let inputs = &self.description.inputs;
+            let Ok(columns) = samples::columns(inputs, 1) else {
+                return;
+            };
+            let Ok(lowered) = lower::batch(inputs, &columns, 1) else {
+                return;
+            };
+            let params = lowered.params();
+            for lane in self.lanes.all() {
+                // Dropped last: the instance goes back to the pool before its turn does.
+                let _permit = self.shared.permits.acquire();
+                let mut store = store(&self.shared, Patience::Moment);
+                let _ = run(lane, &mut store, lowered.batch(&params));
+            }
+        });
     }
 
     /// Runs it on `rows` rows, in a fresh instance.
@@ -160,16 +185,14 @@ impl Component {
             };
             let mut store = store(&self.shared, patience);
             let params = lowered.params();
-            self.run(&mut store, lowered.batch(&params))
-                .map_err(|error| {
-                    let mut error =
-                        trap::call_error(&error, &store, &self.shared.settings, &self.slot);
-                    if patience == Patience::Moment && error.kind == CallErrorKind::Time {
-                        return longer_than_a_moment();
-                    }
-                    error.row = error.row.filter(|&row| row < rows);
-                    error
-                })?
+            run(self.lanes.here(), &mut store, lowered.batch(&params)).map_err(|error| {
+                let mut error = trap::call_error(&error, &store, &self.shared.settings, &self.slot);
+                if patience == Patience::Moment && error.kind == CallErrorKind::Time {
+                    return longer_than_a_moment();
+                }
+                error.row = error.row.filter(|&row| row < rows);
+                error
+            })?
         };
         match returned {
             Ok(output) => lift::output(&self.description, output, rows),
@@ -186,22 +209,6 @@ impl Component {
             )),
         }
     }
-
-    /// Calls `run` in a new instance of that store.
-    ///
-    /// The generated `TransformPre::instantiate` would look up `describe` as well, and compare the
-    /// types of both with the contract, field name by field name: a twentieth of a call of one row.
-    fn run(
-        &self,
-        store: &mut Store<Limits>,
-        batch: wit::Batch<'_>,
-    ) -> wasmtime::Result<Result<wit::Output, wit::Failure>> {
-        let Lane { instance, run } = self.lanes.here();
-        let instance = instance.instantiate(&mut *store)?;
-        let run = instance.get_typed_func::<(wit::Batch<'_>,), _>(&mut *store, run)?;
-        let (returned,) = run.call(store, (batch,))?;
-        Ok(returned)
-    }
 }
 
 impl fmt::Debug for Component {
@@ -211,6 +218,21 @@ impl fmt::Debug for Component {
             .field("description", &self.description)
             .finish_non_exhaustive()
     }
+}
+
+/// Calls `run` in a new instance of that store.
+///
+/// The generated `TransformPre::instantiate` would look up `describe` as well, and compare the types
+/// of both with the contract, field name by field name: a twentieth of a call of one row.
+fn run(
+    Lane { instance, run }: &Lane,
+    store: &mut Store<Limits>,
+    batch: wit::Batch<'_>,
+) -> wasmtime::Result<Result<wit::Output, wit::Failure>> {
+    let instance = instance.instantiate(&mut *store)?;
+    let run = instance.get_typed_func::<(wit::Batch<'_>,), _>(&mut *store, run)?;
+    let (returned,) = run.call(store, (batch,))?;
+    Ok(returned)
 }
 
 pub(crate) fn longer_than_a_moment() -> CallError {

@@ -59,6 +59,11 @@ impl Lanes {
     pub(crate) fn first(&self) -> &Lane {
         &self.0[0]
     }
+
+    /// All copies.
+    pub(crate) fn all(&self) -> &[Lane] {
+        &self.0
+    }
 }
 
 impl Lane {

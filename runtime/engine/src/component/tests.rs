@@ -3,7 +3,7 @@ use unskew_core::component::Kind;
 use unskew_core::types::{DataType, Field, ScalarType, UTC};
 
 use super::*;
-use crate::samples;
+use crate::Engine;
 use crate::testing::{self, FLOAT64, Guest, INT64, STRING, field, ints, required, text};
 
 /// The error of a call; then the process lives on, and the component's next call works.
@@ -38,6 +38,22 @@ fn all_types() -> Vec<Field> {
             field
         })
         .collect()
+}
+
+#[test]
+fn each_copy_is_warm_before_the_first_call() {
+    // What it says of the row is of no interest, nor that it never ends.
+    let hangs = "(loop $l (br $l)) (local.get $x)";
+    for guest in [Guest::identity(), Guest::each(INT64, hangs)] {
+        let component = guest.load_into(&Engine::new(&testing::settings()).unwrap());
+        let pool = component.shared.wasmtime.pooling_allocator_metrics();
+        let pool = pool.unwrap();
+        assert_eq!(pool.unused_warm_memories(), 1, "the one that was described");
+        component.warm();
+        let copies = component.lanes.all().len();
+        assert_eq!(pool.unused_warm_memories() as usize, copies);
+        assert_eq!(pool.memories(), 0);
+    }
 }
 
 #[test]

@@ -141,9 +141,11 @@ impl OnlineStore for EmbeddedStore {
                 summary.add(put_batch(environment, &view, &prefix, batch)?);
                 rest = later;
             }
-            Ok(summary)
+            // To give back what they take is no part of the turn.
+            Ok((summary, rows))
         })
         .await
+        .map(|(summary, _)| summary)
     }
 
     async fn state(&self, view: &ViewKey) -> Result<Option<ViewState>, OnlineError> {

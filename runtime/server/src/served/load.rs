@@ -76,6 +76,9 @@ impl Served {
         online: Arc<dyn OnlineStore>,
         asked: Vec<Arc<FeatureList>>,
     ) -> Result<Self, StoreError> {
+        for component in states.iter().flat_map(|state| state.components().values()) {
+            component.warm();
+        }
         let choose =
             |features: &Features| choose(features, &states, materialized.as_ref(), &online);
         let (mut services, mut waiting) = (BTreeMap::new(), BTreeMap::new());
