@@ -37,6 +37,8 @@ pub enum Online<'a> {
     Embedded,
     /// A Redis server.
     Redis(&'a RedisServer),
+    /// Whatever Redis servers are named by a URL.
+    Url(&'a str),
 }
 
 /// Runs `test` with each online store.
@@ -58,6 +60,7 @@ impl Repository {
         let store = match online {
             Online::Embedded => "{type: embedded, path: .unskew/online}".to_owned(),
             Online::Redis(server) => format!("{{type: redis, url: '{}'}}", server.url()),
+            Online::Url(url) => format!("{{type: redis, url: '{url}'}}"),
         };
         let project = format!("project: test\nonline_store: {store}\n");
         std::fs::write(folder.path().join("unskew.yaml"), project).unwrap();
@@ -215,17 +218,10 @@ impl Server {
 
     /// POST: status and body.
     pub async fn post(&self, path: &str, body: impl Into<String>) -> (u16, String) {
-        let (url, body) = (format!("{}{path}", self.url), body.into());
-        tokio::task::spawn_blocking(move || {
-            answer(
-                agent()
-                    .post(url)
-                    .header("content-type", "application/json")
-                    .send(body),
-            )
-        })
-        .await
-        .unwrap()
+        let (client, path, body) = (self.client(), path.to_owned(), body.into());
+        tokio::task::spawn_blocking(move || client.post(&path, &body))
+            .await
+            .unwrap()
     }
 
     /// DELETE: status and body.
@@ -236,6 +232,40 @@ impl Server {
         })
         .await
         .unwrap()
+    }
+
+    /// The value of a sample of the metrics.
+    pub async fn metric(&self, sample: &str) -> f64 {
+        let (_, metrics) = self.get("/metrics").await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(sample));
+        let value = line.unwrap_or_else(|| panic!("no {sample} in {metrics}"));
+        value.trim().parse().unwrap()
+    }
+
+    /// A client with a connection of its own.
+    pub fn client(&self) -> Client {
+        Client {
+            agent: agent(),
+            url: self.url.clone(),
+        }
+    }
+}
+
+/// A client that keeps its connection, for a thread of its own: its calls block.
+pub struct Client {
+    agent: ureq::Agent,
+    url: String,
+}
+
+impl Client {
+    /// POST: status and body.
+    pub fn post(&self, path: &str, body: &str) -> (u16, String) {
+        let request = self.agent.post(format!("{}{path}", self.url));
+        answer(
+            request
+                .header("content-type", "application/json")
+                .send(body),
+        )
     }
 }
 

@@ -3,13 +3,16 @@
 
 mod common;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use common::{Ran, Repository};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
 use unskew_test_s3::S3Server;
 
 const DEFINITIONS: &str = "
@@ -219,12 +222,66 @@ fn shared(project: &str) -> String {
     format!("project: {project}\nregistry: s3://${{BUCKET}}/registries/drivers\n")
 }
 
-/// Runs the command where the server and the registry's bucket are known.
-fn run_shared(repository: &Repository, server: &S3Server, arguments: &[&str]) -> Ran {
+/// The command where the server and the registry's bucket are known.
+fn command_shared(repository: &Repository, server: &S3Server, arguments: &[&str]) -> Command {
     let bucket = ("BUCKET".to_owned(), "history".to_owned());
     let environment = [server.environment(), vec![bucket]].concat();
-    let output = with(repository.command(arguments), &environment).output();
+    with(repository.command(arguments), &environment)
+}
+
+/// Runs it.
+fn run_shared(repository: &Repository, server: &S3Server, arguments: &[&str]) -> Ran {
+    let output = command_shared(repository, server, arguments).output();
     Ran::of(output.unwrap())
+}
+
+/// `unskew serve`, ended with the test.
+struct Serving {
+    child: Child,
+    url: String,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Serving {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        Self {
+            child,
+            url: line.trim().rsplit(' ').next().unwrap().to_owned(),
+            _stdout: stdout,
+        }
+    }
+
+    fn get(&self, path: &str) -> String {
+        let answer = ureq::get(format!("{}{path}", self.url)).call();
+        answer.unwrap().body_mut().read_to_string().unwrap()
+    }
+
+    /// Waits until `/ready` is as `is` wants it.
+    fn wait_until_ready(&self, is: impl Fn(&Value) -> bool) {
+        while !is(&serde_json::from_str(&self.get("/ready")).unwrap()) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The miles of driver 7, by a service.
+    fn miles(&self, service: &str) -> Value {
+        let ask = format!(r#"{{"feature_service": "{service}", "entities": {{"driver_id": 7}}}}"#);
+        let answer = ureq::post(format!("{}/online", self.url)).send(ask);
+        let body = answer.unwrap().body_mut().read_to_string().unwrap();
+        let body: Value = serde_json::from_str(&body).unwrap();
+        body["features"]["miles"][0].clone()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 #[test]
@@ -272,6 +329,42 @@ fn a_registry_in_an_object_store_is_shared_by_checkouts() {
     let other = Repository::empty(&shared("taxis"));
     let ran = run_shared(&other, &server, &["list"]);
     assert!(ran.stderr.contains("project `drivers`"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_server_sees_what_another_checkout_applies_and_outlives_the_registrys_store() {
+    let mut server = S3Server::start();
+    server.put("trips/dt=1970-01-02/city=Bern/1.parquet", &trips(0, 10));
+    let author = Repository::empty(&shared("taxis"));
+    author.write("features/trips.yaml", DEFINITIONS);
+    run_shared(&author, &server, &["apply"]).done();
+    // Where it is served there are no definitions.
+    let machine = Repository::empty(&shared("taxis"));
+    run_shared(
+        &machine,
+        &server,
+        &["materialize-incremental", "1970-01-05"],
+    )
+    .done();
+    let serve = ["serve", "--port", "0", "--poll", "50ms"];
+    let serving = Serving::start(command_shared(&machine, &server, &serve));
+    assert_eq!(serving.miles("model"), 10);
+    let failing = "\nunskew_reload_failing ";
+    assert!(serving.get("/metrics").contains(&format!("{failing}0\n")));
+
+    let more = format!("{DEFINITIONS}  - {{name: model_2, features: ['last_trip:miles']}}\n");
+    author.write("features/trips.yaml", &more);
+    run_shared(&author, &server, &["apply"]).done();
+    serving.wait_until_ready(|ready| ready["state"] == 2);
+    assert_eq!(serving.miles("model_2"), 10);
+
+    server.stop();
+    serving.wait_until_ready(|ready| ready["reload_failure"].is_string());
+    assert!(serving.get("/metrics").contains(&format!("{failing}1\n")));
+    for service in ["model", "model_2"] {
+        assert_eq!(serving.miles(service), 10);
+    }
+    serving.wait_until_ready(|ready| ready["status"] == "ready" && ready["state"] == 2);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use common::Repository;
@@ -110,6 +111,32 @@ impl Server {
         answered.status().as_u16()
     }
 
+    fn get(&self, path: &str) -> String {
+        let answer = ureq::get(format!("{}{path}", self.url)).call();
+        answer.unwrap().body_mut().read_to_string().unwrap()
+    }
+
+    /// Waits until `/ready` is as `is` wants it.
+    fn wait_until_ready(&self, is: impl Fn(&Value) -> bool) {
+        while !is(&serde_json::from_str(&self.get("/ready")).unwrap()) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the registry was looked into a few times more, with this result.
+    fn wait_for_polls(&self, result: &str) {
+        let sample = format!("unskew_reloads_total{{result=\"{result}\"}} ");
+        let polls = || -> u64 {
+            let metrics = self.get("/metrics");
+            let found = metrics.lines().find_map(|line| line.strip_prefix(&sample));
+            found.expect(&metrics).parse().unwrap()
+        };
+        let before = polls();
+        while polls() < before + 3 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Ends the server in good order; what it wrote on standard error.
     fn end(mut self) -> String {
         let pid = self.child.id().to_string();
@@ -129,13 +156,13 @@ impl Drop for Server {
     }
 }
 
-/// The lines of a log about requests that were answered.
-fn answered(log: &str) -> Vec<Value> {
+/// The lines of a log about something.
+fn about(log: &str, what: &str) -> Vec<Value> {
     let lines = log
         .lines()
         .map(|line| serde_json::from_str(line).expect(line));
     lines
-        .filter(|line: &Value| line["message"] == "answered")
+        .filter(|line: &Value| line["message"].as_str().unwrap().contains(what))
         .collect()
 }
 
@@ -147,7 +174,7 @@ fn each_request_is_a_line_of_the_log_at_the_level_that_is_asked_for() {
     assert_eq!(server.ask("first", ASK), 200);
     assert_eq!(server.ask("second", "no JSON"), 400);
     let log = server.end();
-    let lines = answered(&log);
+    let lines = about(&log, "answered");
     assert_eq!(lines.len(), 2, "{log}");
     for (name, expected) in [
         ("request_id", "first"),
@@ -184,6 +211,55 @@ fn each_request_is_a_line_of_the_log_at_the_level_that_is_asked_for() {
         log.contains("answered") && log.contains("request_id=\"third\""),
         "{log}"
     );
+}
+
+#[test]
+fn the_log_says_once_what_is_refused_and_what_is_waited_for() {
+    const REFUSED: &str = "cannot serve the newest state of the registry";
+    const SERVING: &str = "serving a new state of the registry";
+    let repository = repository();
+    let polling = ["--log-format", "json", "--poll", "20ms"];
+    let server = Server::start(&repository, &polling, &[]);
+    // It listens before it has loaded what it serves.
+    assert_eq!(server.ask("first", ASK), 200);
+    let state_2 = repository.path(".unskew/registry/states/00000000000000000002.json");
+    repository.write("later.json", r#"{"format": 9}"#);
+    std::fs::rename(repository.path("later.json"), &state_2).unwrap();
+    server.wait_until_ready(|ready| ready["reload_failure"].is_string());
+    server.wait_for_polls("failure");
+    assert_eq!(server.ask("refused", ASK), 200);
+    std::fs::remove_file(&state_2).unwrap();
+    server.wait_until_ready(|ready| ready["reload_failure"].is_null());
+
+    // Another meaning of the view, and with it a plan that is not materialized.
+    let changed = DEFINITIONS.replace("ended_at}", "ended_at, columns: {miles: driver_id}}");
+    assert_ne!(changed, DEFINITIONS);
+    repository.write("features/trips.yaml", &changed);
+    repository.run(&["apply"]).done();
+    server.wait_until_ready(|ready| ready["waiting"].is_object());
+    server.wait_for_polls("success");
+    assert_eq!(server.ask("waiting", ASK), 200);
+    repository
+        .run(&["materialize-incremental", "1970-01-02"])
+        .done();
+    server.wait_until_ready(|ready| ready["state"] == 2 && ready["waiting"].is_null());
+    server.wait_for_polls("success");
+    let log = server.end();
+
+    let refused = about(&log, REFUSED);
+    assert_eq!(refused.len(), 1, "{log}");
+    assert_eq!(refused[0]["level"], "ERROR", "{log}");
+    let error = refused[0]["error"].as_str().unwrap();
+    assert!(error.contains("form 9"), "{error}");
+    assert_eq!(about(&log, "reloading works again").len(), 1, "{log}");
+    // First with what is waited for, then with nothing.
+    let serving = about(&log, SERVING);
+    assert_eq!(serving.len(), 2, "{log}");
+    for (line, waiting) in serving.iter().zip([r#"{"model": ["last_trip"]}"#, "{}"]) {
+        assert_eq!(line["level"], "INFO", "{log}");
+        assert_eq!(line["state"], 2, "{log}");
+        assert_eq!(line["waiting"], waiting, "{log}");
+    }
 }
 
 /// A collector: what is posted to it, decoded.

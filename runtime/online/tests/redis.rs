@@ -3,13 +3,15 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::{one_row, row, view};
 use unskew_online::{
-    MAX_ROW_BYTES, OnlineError, OnlineSettings, OnlineStore, StoredRow, ViewState, connect, patient,
+    Held, MAX_ROW_BYTES, OnlineError, OnlineSettings, OnlineStore, StoredRow, ViewKey, ViewState,
+    Wanted, connect, patient,
 };
 use unskew_test_redis::{RedisCluster, RedisServer, RedisTls};
 
@@ -470,6 +472,211 @@ async fn the_servers_of_a_cluster_that_are_named_need_not_all_be_there() {
         match store.get(vec![wanted]).await {
             Ok(held) => assert_eq!(held[0].rows[0].as_deref(), Some(&b"row"[..])),
             Err(error) => assert!(gone && error.is_unavailable(), "{key}: {error:?}"),
+        }
+    }
+}
+
+/// Views that each hold the same entities, and are materialized.
+struct Filled {
+    store: Arc<dyn OnlineStore>,
+    views: Vec<ViewKey>,
+    entities: Vec<Vec<u8>>,
+}
+
+impl Filled {
+    async fn new(url: &str, views: usize, entities: u8) -> Self {
+        let filled = Self {
+            store: store(url),
+            views: (0..views).map(|i| view(&format!("v{i}"))).collect(),
+            entities: (0..entities).map(|entity| vec![entity]).collect(),
+        };
+        let state = ViewState::default();
+        for view in &filled.views {
+            let put = filled.store.put(view, filled.rows(view, 1)).await;
+            assert_eq!(put.unwrap().written, u64::from(entities));
+            let updated = filled.store.update_state(view, None, &state).await;
+            assert!(updated.unwrap());
+        }
+        filled
+    }
+
+    fn rows(&self, view: &ViewKey, round: u8) -> Vec<StoredRow> {
+        let value = |entity: &[u8]| [&[round][..], view.view.as_bytes(), entity].concat();
+        let entities = self.entities.iter();
+        entities.map(|entity| row(entity, &value(entity))).collect()
+    }
+
+    /// All of all views, by one request.
+    fn wanted(&self) -> Vec<Wanted> {
+        let wanted = |view: &ViewKey| Wanted {
+            view: Arc::new(view.clone()),
+            entities: self.entities.clone(),
+        };
+        self.views.iter().map(wanted).collect()
+    }
+
+    #[track_caller]
+    fn assert_all(&self, held: &[Held]) {
+        assert_eq!(held.len(), self.views.len());
+        for (view, held) in self.views.iter().zip(held) {
+            assert!(held.state.is_some(), "{}", view.view);
+            let rows = self.rows(view, 1);
+            let expected: Vec<&[u8]> = rows.iter().map(|row| &*row.value).collect();
+            let rows: Vec<&[u8]> = held.rows.iter().flatten().map(|row| &**row).collect();
+            assert_eq!(rows, expected, "{}", view.view);
+        }
+    }
+}
+
+/// How often a server has done a command since `CONFIG RESETSTAT`.
+fn calls_of(server: &RedisServer, command: &str) -> usize {
+    let stats = server.command(&["info", "commandstats"]);
+    let stat = format!("cmdstat_{command}:calls=");
+    let mut lines = stats.lines();
+    let calls = lines.find_map(|line| line.strip_prefix(&stat)?.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+#[tokio::test]
+async fn all_views_and_entities_of_a_request_are_one_command() {
+    let server = RedisServer::start();
+    let filled = Filled::new(&server.url(), 20, 50).await;
+    server.command(&["config", "resetstat"]);
+    let held = filled.store.get(filled.wanted()).await.unwrap();
+    filled.assert_all(&held);
+    assert_eq!(
+        (calls_of(&server, "mget"), calls_of(&server, "get")),
+        (1, 0)
+    );
+    let rows = filled.rows(&filled.views[0], 2);
+    assert_eq!(
+        filled
+            .store
+            .put(&filled.views[0], rows)
+            .await
+            .unwrap()
+            .written,
+        50
+    );
+    assert_eq!(calls_of(&server, "evalsha"), 1);
+}
+
+#[tokio::test]
+async fn a_request_to_a_cluster_is_one_command_for_each_slot() {
+    let cluster = RedisCluster::start();
+    let filled = Filled::new(&cluster.url(), 20, 50).await;
+    let mut slots = BTreeSet::new();
+    for server in &cluster.servers {
+        let keys: Vec<String> = command(server, &["KEYS", "unskew:*"]).await;
+        let mut asked = redis::pipe();
+        for key in &keys {
+            asked.cmd("CLUSTER").arg("KEYSLOT").arg(key);
+        }
+        let client = redis::Client::open(server.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let found: Vec<u16> = asked.query_async(&mut connection).await.unwrap();
+        slots.extend(found);
+    }
+    // The rows of an entity share a slot, whatever the view.
+    assert!(slots.len() > 20, "{slots:?}");
+    let reset = || {
+        for server in &cluster.servers {
+            server.command(&["config", "resetstat"]);
+        }
+    };
+    let calls = |command: &str| -> usize {
+        let servers = cluster.servers.iter();
+        servers.map(|server| calls_of(server, command)).sum()
+    };
+    reset();
+    let held = filled.store.get(filled.wanted()).await.unwrap();
+    filled.assert_all(&held);
+    assert_eq!((calls("mget"), calls("get")), (slots.len(), 0));
+
+    let of_rows: BTreeSet<u16> = filled
+        .entities
+        .iter()
+        .map(|entity| cluster.slot_of(entity))
+        .collect();
+    reset();
+    let rows = filled.rows(&filled.views[0], 2);
+    let put = filled.store.put(&filled.views[0], rows).await.unwrap();
+    assert_eq!(put.written, 50);
+    assert_eq!(calls("evalsha"), of_rows.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_server_of_a_cluster_waits_for_the_answer_of_another() {
+    let cluster = RedisCluster::start();
+    let url = format!("{}?socket_timeout=120", cluster.url());
+    let filled = Arc::new(Filled::new(&url, 2, 50).await);
+    for frozen in 0..cluster.servers.len() {
+        let others = || {
+            let servers = cluster.servers.iter().enumerate();
+            servers.filter(|(index, _)| *index != frozen)
+        };
+        for server in &cluster.servers {
+            server.command(&["config", "resetstat"]);
+        }
+        cluster.servers[frozen].freeze();
+        let asking = Arc::clone(&filled);
+        let asked = tokio::spawn(async move { asking.store.get(asking.wanted()).await });
+        for (_, other) in others() {
+            while calls_of(other, "mget") == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        assert!(!asked.is_finished());
+        cluster.servers[frozen].thaw();
+        filled.assert_all(&asked.await.unwrap().unwrap());
+    }
+}
+
+/// How many connections a server has, but for the one that asks.
+fn connections_of(server: &RedisServer) -> usize {
+    let clients = server.command(&["client", "list"]);
+    let others = clients
+        .lines()
+        .filter(|client| !client.contains("cmd=client|list"));
+    others.filter(|client| !client.is_empty()).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_are_as_many_connections_as_were_asked_for_however_many_calls() {
+    let server = RedisServer::start();
+    for connections in [1, 4] {
+        let url = format!("{}?connections={connections}", server.url());
+        let store = store(&url);
+        let v = view("v");
+        store.put(&v, vec![row(b"k", b"row")]).await.unwrap();
+        let many = async |store: &dyn OnlineStore| {
+            let calls = (0..200).map(|_| one_row(store, &v, b"k"));
+            for held in futures::future::join_all(calls).await {
+                assert_eq!(held.unwrap(), b"row");
+            }
+        };
+        many(&*store).await;
+        assert_eq!(connections_of(&server), connections);
+        assert_eq!(store.health().connections, connections as u64);
+        // Another runtime has as many of its own, which end with it.
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                runtime.block_on(many(&*store));
+                assert_eq!(connections_of(&server), 2 * connections);
+            });
+        });
+        while connections_of(&server) > connections {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        many(&*store).await;
+        assert_eq!(connections_of(&server), connections);
+        drop(store);
+        while connections_of(&server) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }

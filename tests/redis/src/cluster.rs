@@ -172,14 +172,7 @@ impl RedisCluster {
     /// # Panics
     /// That takes too long.
     pub fn wait_until_heard(&self, replica: usize, master: usize) {
-        let offset = |server: usize| {
-            let replication = self.servers[server].command(&["info", "replication"]);
-            let mut lines = replication.lines();
-            let offset = lines.find_map(|line| line.strip_prefix("master_repl_offset:"));
-            offset.and_then(|offset| offset.trim().parse::<u64>().ok())
-        };
-        let written = offset(master);
-        wait_until("a replica has heard of all", || offset(replica) >= written);
+        self.servers[replica].wait_until_heard(&self.servers[master]);
     }
 
     /// Has a replica take its master's place, though the master is well.

@@ -101,6 +101,17 @@ impl RedisServer {
         }
     }
 
+    /// Ends the server in good order, as who runs it does. What it held is lost unless its arguments
+    /// have it write an append-only file.
+    ///
+    /// # Panics
+    /// It does not run, or does not end well.
+    pub fn shut_down(&mut self) {
+        let mut server = self.server.take().expect("the server was stopped");
+        self.command(&["shutdown"]);
+        assert!(server.wait().expect("it is ours").success());
+    }
+
     /// Stops the server from doing anything, connections and all, until [`RedisServer::thaw`].
     ///
     /// # Panics
@@ -125,14 +136,29 @@ impl RedisServer {
         assert!(status.expect("`kill` cannot be run").success());
     }
 
+    /// Waits until this replica has heard of all that `master` has written by now.
+    ///
+    /// # Panics
+    /// That takes too long.
+    pub fn wait_until_heard(&self, master: &Self) {
+        let offset = |server: &Self| {
+            let replication = server.command(&["info", "replication"]);
+            let mut lines = replication.lines();
+            let offset = lines.find_map(|line| line.strip_prefix("master_repl_offset:"));
+            offset.and_then(|offset| offset.trim().parse::<u64>().ok())
+        };
+        let written = offset(master);
+        wait_until("a replica has heard of all", || offset(self) >= written);
+    }
+
     /// Sees to it that replicas hear of nothing any more.
     pub fn cut_off_replicas(&self) {
         self.command(&["acl", "setuser", "default", "-psync", "-sync"]);
         self.command(&["client", "kill", "type", "replica"]);
     }
 
-    /// Starts the server again after [`RedisServer::stop`], on the same port, and empty unless its
-    /// arguments have it write an append-only file.
+    /// Starts the server again after [`RedisServer::stop`] or [`RedisServer::shut_down`], on the same
+    /// port, and empty unless its arguments have it write an append-only file.
     ///
     /// # Panics
     /// It does not start.

@@ -5,6 +5,7 @@
 mod applying;
 mod customers;
 mod failover;
+mod faults;
 mod feast;
 mod flights;
 mod fuzzed;

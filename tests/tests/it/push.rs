@@ -1,6 +1,8 @@
 //! Rows that are pushed: served at once, and trained on, by the same bits; deletions; small files
 //! that become large ones meanwhile.
 
+mod over_http;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;

@@ -113,14 +113,6 @@ async fn view_key(store: &FeatureStore) -> ViewKey {
     ViewKey::of(&project.name, &project.views["orders"].value.view)
 }
 
-/// The value of a sample of the server's metrics.
-async fn metric(server: &Server, sample: &str) -> f64 {
-    let (_, metrics) = server.get("/metrics").await;
-    let line = metrics.lines().find_map(|line| line.strip_prefix(sample));
-    let value = line.unwrap_or_else(|| panic!("no {sample} in {metrics}"));
-    value.trim().parse().unwrap()
-}
-
 /// The plan and the amount of an answer.
 fn answered(status: u16, body: &str) -> (String, String) {
     assert_eq!(status, 200, "{body}");
@@ -187,7 +179,7 @@ async fn a_server_moves_on_under_load_without_a_failed_or_a_mixed_answer() {
         let waiting = ready(&server, |ready| ready["waiting"].is_object()).await;
         assert_eq!(waiting["waiting"], serde_json::json!({"model": ["orders"]}));
         let views = r#"unskew_waiting_views{service="model"}"#;
-        assert_eq!(metric(&server, views).await, 1.0);
+        assert_eq!(server.metric(views).await, 1.0);
         more().await;
         materialize(&store, 1_500).await;
         ready(&server, |ready| ready["waiting"].is_null()).await;
@@ -242,7 +234,7 @@ async fn a_list_of_features_goes_on_by_its_former_plan_until_its_views_are_mater
         for server in servers {
             assert_eq!(value(server).await, 3.5);
         }
-        let changes = metric(&server, "unskew_reload_changes_total").await;
+        let changes = server.metric("unskew_reload_changes_total").await;
         assert_eq!(changes, 1.0);
         // While it is waited for, polls change nothing, and former rows stay.
         for _ in 0..20 {
@@ -251,13 +243,10 @@ async fn a_list_of_features_goes_on_by_its_former_plan_until_its_views_are_mater
                 assert_eq!(value(server).await, 3.5);
             }
         }
-        assert_eq!(
-            metric(&server, "unskew_reload_changes_total").await,
-            changes
-        );
+        assert_eq!(server.metric("unskew_reload_changes_total").await, changes);
         let views = r#"unskew_waiting_views{service="@features"}"#;
         for server in servers {
-            assert_eq!(metric(server, views).await, 1.0);
+            assert_eq!(server.metric(views).await, 1.0);
             let waiting = ready(server, |_| true).await;
             assert_eq!(waiting["waiting"], expected);
         }
@@ -357,8 +346,8 @@ async fn a_state_that_cannot_be_served_is_refused_and_said() {
     assert_eq!(status, 200);
     assert!(body.contains("form 9"), "{body}");
     let failed = r#"unskew_reloads_total{result="failure"}"#;
-    assert_eq!(metric(&server, "unskew_reload_failing").await, 1.0);
-    assert_eq!(metric(&server, failed).await, 1.0);
+    assert_eq!(server.metric("unskew_reload_failing").await, 1.0);
+    assert_eq!(server.metric(failed).await, 1.0);
 
     std::fs::remove_file(&state).unwrap();
     let (status, body) = server.post("/admin/reload", "").await;
@@ -366,8 +355,8 @@ async fn a_state_that_cannot_be_served_is_refused_and_said() {
     assert_eq!(body, r#"{"state":1,"changed":false,"waiting":{}}"#);
     let (_, body) = server.get("/ready").await;
     assert!(!body.contains("reload_failure"), "{body}");
-    assert_eq!(metric(&server, "unskew_reload_failing").await, 0.0);
-    assert_eq!(metric(&server, failed).await, 1.0);
+    assert_eq!(server.metric("unskew_reload_failing").await, 0.0);
+    assert_eq!(server.metric(failed).await, 1.0);
 
     // A service more, asked for at once.
     let more = DEFINITIONS.to_owned() + "  - {name: second, features: [orders]}\n";

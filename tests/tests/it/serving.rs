@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, Float32Array, Float64Array, Int64Array, RecordBatch, StringArray,
@@ -12,6 +13,7 @@ use serde_json::Value;
 use unskew_core::row;
 use unskew_core::types::{ScalarType, UTC};
 use unskew_online::{StoredRow, ViewKey, Wanted};
+use unskew_server::Settings;
 use unskew_store::{Materialize, MaterializeSpan, Parity, StoreError};
 use unskew_tests::{Online, Repository, Server, materialize, now, with_both_stores};
 
@@ -36,6 +38,15 @@ feature_views:
 feature_services:
   - {name: model, features: [stats]}
   - {name: offline_model, features: [offline_only]}
+";
+
+/// Another view of the source, and a service of both.
+const MORE: &str = "
+feature_views:
+  - {name: cities, entities: [driver], source: stats, features: [{name: city, type: string}]}
+feature_services:
+  - {name: city_model, features: [cities]}
+  - {name: both_model, features: ['stats:rate', 'cities:city']}
 ";
 
 /// Drivers 0 to `drivers`, a row each hour.
@@ -89,6 +100,14 @@ async fn repository(online: Online<'_>, drivers: i64, hours: i64) -> Repository 
     repository
 }
 
+/// The same with [`MORE`].
+async fn larger_repository(online: Online<'_>, drivers: i64, hours: i64) -> Repository {
+    let repository = repository(online, drivers, hours).await;
+    std::fs::write(repository.path("features/more.yaml"), MORE).unwrap();
+    repository.store().apply(&()).await.unwrap();
+    repository
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_status_is_given_where_it_belongs() {
     with_both_stores(async |online| {
@@ -122,9 +141,44 @@ async fn each_status_is_given_where_it_belongs() {
         assert_eq!(features["rate"], serde_json::json!([null, null, null]));
         let (found, _) = statuses("1970-01-01T08:59:59.999999Z").await;
         assert_eq!(found, serde_json::json!(["IN_FUTURE", "IN_FUTURE", "NOT_FOUND"]));
+        // Three features of each entity were asked for four times.
+        for (status, count) in [
+            ("not_materialized", 9.0),
+            ("present", 5.0),
+            ("null_value", 1.0),
+            ("outside_max_age", 6.0),
+            ("in_future", 6.0),
+            ("not_found", 9.0),
+        ] {
+            let sample = format!(r#"unskew_feature_values_total{{view="stats",status="{status}"}}"#);
+            assert_eq!(server.metric(&sample).await, count, "{status}");
+        }
         server.stop().await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_asks_redis_once_whatever_it_asks_for() {
+    let redis = unskew_test_redis::RedisServer::start();
+    let repository = larger_repository(Online::Redis(&redis), 5, 3).await;
+    let store = repository.store();
+    materialize(&store, 2 * HOUR).await;
+    let settings = Settings {
+        poll: Duration::from_secs(3_600),
+        ..Settings::default()
+    };
+    let server = Server::start_with(&store, settings).await;
+    redis.command(&["config", "resetstat"]);
+    let ask = r#"{"feature_service": "both_model", "entities": {"driver_id": [0, 1, 2, 4, 99]}, "as_of": "1970-01-01T02:00:00Z"}"#;
+    let (status, body) = server.post("/online", ask).await;
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains(r#""rate":[2.1,2.1,2.1,2.1,null]"#), "{body}");
+    assert!(body.contains("Zürich 4"), "{body}");
+    let done = redis.command(&["info", "commandstats"]);
+    assert!(done.contains("cmdstat_mget:calls=1,"), "{done}");
+    assert!(!done.contains("cmdstat_get:"), "{done}");
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -355,7 +409,7 @@ async fn ranges_gaps_and_the_clock() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stored_value_that_is_damaged_is_an_error_and_counted_and_never_a_number() {
     with_both_stores(async |online| {
-        let repository = repository(online, 3, 3).await;
+        let repository = larger_repository(online, 3, 3).await;
         let store = repository.store();
         materialize(&store, 2 * HOUR).await;
         let applied = store.applied().await.unwrap();
@@ -385,19 +439,49 @@ async fn a_stored_value_that_is_damaged_is_an_error_and_counted_and_never_a_numb
         assert_eq!(put.unwrap().written, 1);
 
         let server = Server::start(&store).await;
-        let ask = |driver: i64| {
+        let ask_of = |service: &str, drivers: &str| {
             format!(
-                r#"{{"feature_service": "model", "entities": {{"driver_id": {driver}}}, "as_of": "1970-01-01T02:00:00Z"}}"#
+                r#"{{"feature_service": "{service}", "entities": {{"driver_id": {drivers}}}, "as_of": "1970-01-01T02:00:00Z"}}"#
             )
         };
+        let ask = |driver: i64| ask_of("model", &driver.to_string());
         let (status, body) = server.post("/online", ask(1)).await;
         assert_eq!(status, 500, "{body}");
         assert!(body.contains("stats") && body.contains("damaged"), "{body}");
         let (status, body) = server.post("/online", ask(2)).await;
         assert_eq!(status, 200, "{body}");
+        // Nothing is given of an answer that needs it: neither other entities nor other views.
+        for (service, drivers) in [("model", "[2, 1]"), ("model", "[0, 1, 2]"), ("both_model", "1")] {
+            let (status, body) = server.post("/online", ask_of(service, drivers)).await;
+            assert_eq!(status, 500, "{body}");
+            let body: Value = serde_json::from_str(&body).unwrap();
+            let members: Vec<&String> = body.as_object().unwrap().keys().collect();
+            assert_eq!(members, ["error"]);
+            assert!(body["error"]["message"].as_str().unwrap().contains("damaged"), "{body}");
+        }
+        let for_feast = |feature: &str, drivers: &str| {
+            format!(r#"{{"features": ["{feature}"], "entities": {{"driver_id": {drivers}}}}}"#)
+        };
+        let path = "/get-online-features";
+        for drivers in ["[1]", "[2, 1]"] {
+            let (status, body) = server.post(path, for_feast("stats:rate", drivers)).await;
+            assert_eq!(status, 500, "{body}");
+            // A text that holds an object, as Feast's clients expect.
+            let body: String = serde_json::from_str(&body).unwrap();
+            assert!(body.contains("damaged") && !body.contains("results"), "{body}");
+        }
+        // What does not need it is answered.
+        for (service, drivers) in [("city_model", "1"), ("both_model", "2"), ("model", "[0, 2]")] {
+            let (status, body) = server.post("/online", ask_of(service, drivers)).await;
+            assert_eq!(status, 200, "{body}");
+            assert!(body.contains("PRESENT"), "{body}");
+        }
+        let (status, body) = server.post(path, for_feast("cities:city", "[1]")).await;
+        assert!(status == 200 && body.contains("Zürich 1"), "{status} {body}");
+        let damaged = |view: &str| format!("unskew_damaged_values_total{{view=\"{view}\"}}");
+        assert_eq!(server.metric(&damaged("stats")).await, 6.0);
         let (_, metrics) = server.get("/metrics").await;
-        let counted = "unskew_damaged_values_total{view=\"stats\"} 1";
-        assert!(metrics.contains(counted), "{metrics}");
+        assert!(!metrics.contains(&damaged("cities")), "{metrics}");
 
         // A deletion replaces it, unless it is greater than any row.
         let delete = |driver: i64| {

@@ -255,3 +255,37 @@ async fn a_removal_that_is_cut_off_is_done_by_the_next() {
     retired.remove(&repository.store, &served, now).await;
     assert!(online.state(&repository.former).await.unwrap().is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn former_rows_stay_for_the_grace_period_and_for_ever_where_that_is_said() {
+    let repository = Repository::new().await;
+    let online = repository.store.online().unwrap();
+    let row = StoredRow {
+        entity_key: b"key".to_vec(),
+        value: b"row".to_vec(),
+        expires_at: None,
+    };
+    let put = online.put(&repository.former, vec![row]).await;
+    assert_eq!(put.unwrap().written, 1);
+    let left = async || {
+        let rows = online.sample_keys(&repository.former, 9, 0).await.unwrap();
+        let state = online.state(&repository.former).await.unwrap();
+        (rows.len(), state.is_some_and(|s| s.watermark.is_some()))
+    };
+    repository.materialize().await;
+    let served = Served::load(&repository.store).await.unwrap();
+    assert!(served.waiting().is_empty());
+    let mut retired = Retired::default();
+    let mut remove = async |grace: Option<Duration>| {
+        retired.remove(&repository.store, &served, grace).await;
+        left().await
+    };
+    let (short, long) = (Duration::from_millis(50), Duration::from_secs(3_600));
+    // The period begins when the view is first seen to be former, and no look begins it anew.
+    assert_eq!(remove(Some(long)).await, (1, true));
+    tokio::time::sleep(short).await;
+    for grace in [None, Some(long), None] {
+        assert_eq!(remove(grace).await, (1, true), "{grace:?}");
+    }
+    assert_eq!(remove(Some(short)).await, (0, false));
+}

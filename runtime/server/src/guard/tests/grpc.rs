@@ -1,3 +1,4 @@
+use arrow::array::Int64Array;
 use axum::body::{Body, Bytes};
 use futures::StreamExt;
 use hyper::body::{Body as HttpBody, Incoming};
@@ -6,9 +7,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tonic_health::pb::HealthCheckResponse;
 use tonic_health::pb::health_check_response::ServingStatus;
+use unskew_feast_proto::serving::GetOnlineFeaturesRequest;
+use unskew_feast_proto::serving::get_online_features_request::Kind;
+use unskew_feast_proto::types::value::Val;
+use unskew_feast_proto::types::{RepeatedValue, Value};
+use unskew_online::{StoredRow, ViewKey, Wanted};
 
 use super::*;
 use crate::serve::Listeners;
+use crate::testing::Random;
+use crate::watch;
 
 pub(super) const FEATURES: &str = "/feast.serving.ServingService/GetFeastServingInfo";
 const ONLINE: &str = "/feast.serving.ServingService/GetOnlineFeatures";
@@ -27,10 +35,14 @@ pub(super) struct Server {
 impl Server {
     pub(super) async fn start(settings: Settings) -> Self {
         let store = Store::new();
-        let plan = testing::plan(Vec::new());
-        store.fill(&plan, &nothing()).await;
-        let answers = Arc::new(ByHand::new(&plan, &store.online));
-        let state = testing::state(settings, answers, &store.online);
+        store.fill(&testing::plan(Vec::new()), &nothing()).await;
+        Self::start_over(settings, store).await
+    }
+
+    /// A server of what a store holds.
+    async fn start_over(settings: Settings, store: Store) -> Self {
+        let answers = ByHand::new(&testing::plan(Vec::new()), &store.online);
+        let state = testing::state(settings, Arc::new(answers), &store.online);
         let listen = || TcpListener::bind("127.0.0.1:0");
         let (http, grpc) = (listen().await.unwrap(), listen().await.unwrap());
         let address = grpc.local_addr().unwrap();
@@ -77,6 +89,24 @@ where
 fn message(bytes: usize) -> Body {
     let length = u32::try_from(bytes).unwrap().to_be_bytes();
     Body::from([&[0][..], &length, &vec![0; bytes]].concat())
+}
+
+/// A message that asks for the features of these keys.
+fn asking(ids: impl IntoIterator<Item = i64>) -> Body {
+    let id = |id| Value {
+        val: Some(Val::Int64Val(id)),
+    };
+    let ids = RepeatedValue {
+        val: ids.into_iter().map(id).collect(),
+    };
+    let request = GetOnlineFeaturesRequest {
+        kind: Some(Kind::FeatureService(SERVICE.to_owned())),
+        entities: [("id".to_owned(), ids)].into(),
+        ..GetOnlineFeaturesRequest::default()
+    };
+    let request = request.encode_to_vec();
+    let length = u32::try_from(request.len()).unwrap().to_be_bytes();
+    Body::from([&[0][..], &length, &request].concat())
 }
 
 async fn send(
@@ -261,5 +291,68 @@ async fn about_to_end_a_server_says_over_grpc_that_it_is_not_serving() {
         }
         server.state.gate().close();
     }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_rows_than_a_request_may_have_are_refused_over_grpc() {
+    let settings = Settings {
+        rows: 2,
+        ..Settings::default()
+    };
+    let server = Server::start(settings).await;
+    let (mut client, _connection) = server.connect().await;
+    // INVALID_ARGUMENT
+    for (rows, expected) in [(2, "0"), (3, "3"), (2_000, "3"), (1, "0")] {
+        let answer = send(&mut client, ONLINE, None, asking(0..rows)).await;
+        assert_eq!(status(answer).await, expected, "{rows}");
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_value_that_is_damaged_is_an_error_over_grpc_and_counted() {
+    let (store, plan) = (Store::new(), testing::plan(Vec::new()));
+    let mut random = Random(5);
+    let columns = testing::types().into_iter();
+    let columns: Vec<ArrayRef> = columns
+        .map(|(_, data_type)| random.column(data_type, 2))
+        .collect();
+    store.fill(&plan, &columns).await;
+    let view = ViewKey::of(PROJECT, &plan.lookups[0].view);
+    let ids: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![0]))];
+    let mut entity_key = Vec::new();
+    assert!(unskew_core::row::encode_key(&ids, 0, &mut entity_key));
+    let wanted = Wanted {
+        view: Arc::new(view.clone()),
+        entities: vec![entity_key.clone()],
+    };
+    let held = store.online.get(vec![wanted]).await.unwrap();
+    let mut value = held[0].rows[0].as_deref().unwrap().to_vec();
+    // One bit, and a later event, or the store would keep what it has.
+    *value.last_mut().unwrap() ^= 1;
+    value[6] += 1;
+    let damaged = StoredRow {
+        entity_key,
+        value,
+        expires_at: None,
+    };
+    let put = store.online.put(&view, vec![damaged]).await;
+    assert_eq!(put.unwrap().written, 1);
+
+    let server = Server::start_over(Settings::default(), store).await;
+    let (mut client, _connection) = server.connect().await;
+    // INTERNAL, without a message; what does not need the row is answered.
+    for (ids, expected) in [(vec![0], "13"), (vec![1], "0"), (vec![1, 0], "13")] {
+        let answer = send(&mut client, ONLINE, None, asking(ids.clone())).await;
+        let (parts, mut body) = answer.into_parts();
+        let sent = data(&mut body).await;
+        assert_eq!(sent.is_some(), expected == "0", "{ids:?}: {sent:?}");
+        let answer = hyper::Response::from_parts(parts, body);
+        assert_eq!(status(answer).await, expected, "{ids:?}");
+    }
+    let metrics = watch::scrape(&server.state).await.unwrap();
+    let counted = "unskew_damaged_values_total{view=\"things\"} 2\n";
+    assert!(metrics.contains(counted), "{metrics}");
     server.end().await;
 }

@@ -3,6 +3,7 @@
 mod ending;
 mod grpc;
 mod limits;
+mod swapped;
 mod tls;
 mod tokens;
 
