@@ -39,8 +39,11 @@ def built(context):
     """The component, built in a repository of its own."""
     folder = context.where.work / "repo-call"
     repository.make(folder, {"type": "embedded", "path": ".unskew/online"}, {})
+    for part in ("transforms", "native"):
+        shutil.copytree(BENCH / part, folder / part, dirs_exist_ok=True)
+    for file in ("Cargo.toml", "Cargo.lock"):
+        shutil.copy(BENCH / file, folder / file)
     source = f"transforms/{COMPONENT}"
-    shutil.copytree(BENCH / source, folder / source, dirs_exist_ok=True)
     made = repository.command(context.where.unskew, folder, "transform", "build", source)
     return made["component"]
 
