@@ -233,9 +233,9 @@ CASES = {
         goals=tables.views,
     ),
     "call": Case(
-        "An isolated call of a component in Rust of 3 inputs and 2 outputs, in a fresh instance each "
-        "time, without server and store; and `evaluate`, of which it is a part, on a joined batch "
-        "of a view with 10 features. With two threads each calls on its own core.",
+        "An isolated call of a component in Rust of 3 inputs and 2 outputs, in a fresh instance "
+        "each time, without server and store; and `evaluate`, of which it is a part, on a joined "
+        "batch of a view with 10 features. With two threads each calls on its own core.",
         (),
         [],
         special=calls.run,
