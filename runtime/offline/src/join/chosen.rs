@@ -79,7 +79,7 @@ impl Chosen {
         self.best[slot as usize].event
     }
 
-    /// Lets a row enter a slot. `created` counts only if created timestamps are known.
+    /// Lets a row enter a slot, once. `created` counts only if created timestamps are known.
     ///
     /// # Errors
     /// There are more ties than may be kept.
@@ -104,8 +104,6 @@ impl Chosen {
                 }
                 Ok(())
             }
-            // The same row, from one who holds it twice.
-            Ordering::Equal if best.address == address => Ok(()),
             Ordering::Equal => {
                 self.ties.push(Tie {
                     slot,
@@ -237,7 +235,7 @@ impl Chosen {
         self.ties.retain(|tie| {
             let slot = tie.slot as usize;
             let created = created.as_ref().is_none_or(|all| all[slot] == tie.created);
-            best[slot].event == tie.event && created && best[slot].address != tie.address
+            best[slot].event == tie.event && created
         });
         if self.ties.len() > self.most_ties {
             return Err(TooManyTies);

@@ -117,8 +117,8 @@ impl Cursors {
                 cursor.event = event;
                 cursor.address = address_of(row);
             } else if event == cursor.event && cursor.slot != NO_SLOT {
-                // A tie, which is kept with the winners.
-                chosen.offer(cursor.slot, cursor.event, 0, cursor.address)?;
+                // A tie, which is kept with the winners. The row of the cursor follows when that is
+                // flushed: no row may be there twice.
                 chosen.offer(cursor.slot, event, 0, address_of(row))?;
             }
         }

@@ -50,7 +50,7 @@ pub(crate) struct Stored {
 /// A row that is kept: its number in its row group, and its slot.
 pub(crate) type Entry = (u32, u32);
 
-/// Rows by row group: entries ascend within a bucket.
+/// Rows by row group: entries ascend within a bucket. No row may be given twice.
 pub(crate) struct Entries {
     pub(crate) all: Vec<Entry>,
     /// Row groups with entries, and which these are.
@@ -213,7 +213,7 @@ fn blocks(by_column: &[Vec<ArrayRef>], buckets: &[(usize, Range<usize>)]) -> Vec
     blocks
 }
 
-/// Reads columns of rows of a row group: `entries` ascend.
+/// Reads columns of rows of a row group: `entries` ascend, each row once.
 pub(crate) fn read_rows(
     task: &Task<'_>,
     wanted: &[(&str, DataType)],

@@ -151,6 +151,26 @@ async fn ties_go_to_the_greatest_created_timestamp() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ties_that_come_after_rows_of_other_times_are_told_apart_by_their_own_values() {
+    Case {
+        history: &[
+            (A, Some(2), None, Some(1)),
+            (A, Some(8), Some(8), Some(80)),
+            (A, Some(0), Some(0), Some(7)),
+            (A, Some(2), Some(3), Some(30)),
+            (A, Some(2), Some(4), Some(40)),
+            (A, Some(2), Some(5), Some(50)),
+        ],
+        entities: &[(A, 2), (A, 9)],
+        ttl: None,
+        event: &[Some(50), Some(80)],
+        known: &[Some(7), Some(80)],
+    }
+    .check()
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn equal_in_both_the_greater_encoded_row_wins_the_same_choice_everywhere() {
     // Numbers are stored with the least byte first: 1 is 01 00 …, 256 is 00 01 …
     let rows = [
