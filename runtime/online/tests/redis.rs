@@ -667,6 +667,7 @@ async fn there_are_as_many_connections_as_were_asked_for_however_many_calls() {
                     .unwrap();
                 runtime.block_on(many(&*store));
                 assert_eq!(connections_of(&server), 2 * connections);
+                assert_eq!(store.health().connections, 2 * connections as u64);
             });
         });
         while connections_of(&server) > connections {
@@ -674,6 +675,7 @@ async fn there_are_as_many_connections_as_were_asked_for_however_many_calls() {
         }
         many(&*store).await;
         assert_eq!(connections_of(&server), connections);
+        assert_eq!(store.health().connections, connections as u64);
         drop(store);
         while connections_of(&server) > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;

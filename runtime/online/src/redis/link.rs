@@ -1,14 +1,14 @@
 //! The connections to one server, and what becomes of a call when they fail.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::runtime::{self, Handle};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 
 use super::address::Knobs;
 use super::backoff::Backoff;
@@ -50,6 +50,10 @@ pub(super) struct Link {
 /// The connections of a runtime.
 struct Pool {
     runtime: runtime::Id,
+    /// Lost when the runtime has ended.
+    alive: Weak<()>,
+    /// Its end is that of the task that keeps `alive`.
+    _end: oneshot::Sender<()>,
     slots: Box<[Arc<Slot>]>,
     turn: AtomicUsize,
 }
@@ -137,7 +141,8 @@ impl Link {
 
     pub(super) fn health(&self) -> StoreHealth {
         let pools = self.pools.load();
-        let slots = pools.iter().flat_map(|pool| &pool.slots);
+        let pools = pools.iter().filter(|pool| pool.is_alive());
+        let slots = pools.flat_map(|pool| &pool.slots);
         let open = slots.filter(|slot| slot.live.load().is_some());
         StoreHealth {
             circuit: self.breaker.circuit(),
@@ -244,19 +249,20 @@ impl Link {
 
     /// The place of the next connection of this runtime.
     fn slot(&self) -> Arc<Slot> {
-        let runtime = Handle::current().id();
+        let runtime = Handle::current();
         let find = |pools: &[Arc<Pool>]| {
             let mut pools = pools.iter();
             pools
-                .find(|pool| pool.runtime == runtime)
+                .find(|pool| pool.runtime == runtime.id())
                 .map(|pool| pool.next())
         };
         if let Some(slot) = find(&self.pools.load()) {
             return slot;
         }
-        let new = Arc::new(Pool::new(runtime, self.connections));
+        let new = Arc::new(Pool::new(&runtime, self.connections));
         self.pools.rcu(|pools| {
             let mut pools = Vec::clone(pools);
+            pools.retain(|pool| pool.is_alive());
             if find(&pools).is_none() {
                 pools.push(Arc::clone(&new));
             }
@@ -424,12 +430,26 @@ impl Link {
 }
 
 impl Pool {
-    fn new(runtime: runtime::Id, connections: usize) -> Self {
+    fn new(runtime: &Handle, connections: usize) -> Self {
+        let kept = Arc::new(());
+        let alive = Arc::downgrade(&kept);
+        let (end, ended) = oneshot::channel();
+        runtime.spawn(async move {
+            let _kept = kept;
+            // Either way the pool is of no more use.
+            let _ = ended.await;
+        });
         Self {
-            runtime,
+            runtime: runtime.id(),
+            alive,
+            _end: end,
             slots: (0..connections).map(|_| Arc::default()).collect(),
             turn: AtomicUsize::new(0),
         }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.alive.strong_count() > 0
     }
 
     /// The place of the next connection.
