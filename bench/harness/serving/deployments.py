@@ -95,10 +95,12 @@ class Sentinel:
         return self.members[0]
 
     def failover(self, _: float) -> None:
-        """The master is killed, and the Sentinel makes the replica the master."""
+        """The master is killed, and the Sentinel makes the replica the master and names it."""
         master, replica = self.members
         master.running.process.kill()
         until(lambda: "role:master" in redis_cli(replica, "info", "replication"))
+        ask = ["sentinel", "get-master-addr-by-name", MASTER_NAME]
+        until(lambda: str(replica.port) in redis_cli(self.sentinel, *ask).split())
 
 
 class Cluster:
