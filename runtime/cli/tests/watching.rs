@@ -1,17 +1,20 @@
-//! What a server says about itself: its log, and spans to a collector.
+//! What a server says about itself: its log, spans to a collector, and its log of features.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use common::Repository;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
@@ -19,8 +22,20 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use prost::Message;
-use serde_json::Value;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
+use tokio_rustls::TlsConnector;
+use unskew_feast_proto::serving::get_online_features_request::Kind;
+use unskew_feast_proto::serving::serving_service_client::ServingServiceClient;
+use unskew_feast_proto::serving::{
+    FieldStatus, GetOnlineFeaturesRequest, GetOnlineFeaturesResponse,
+};
+use unskew_feast_proto::types;
+use unskew_feast_proto::types::value::Val;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 const DEFINITIONS: &str = "
 entities:
@@ -66,7 +81,7 @@ struct Server {
     child: Child,
     url: String,
     stderr: ChildStderr,
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Server {
@@ -84,16 +99,22 @@ impl Server {
             .spawn()
             .unwrap();
         let stderr = child.stderr.take().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let url = line.trim().rsplit(' ').next().unwrap().to_owned();
-        Self {
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut server = Self {
             child,
-            url,
+            url: String::new(),
             stderr,
-            _stdout: stdout,
-        }
+            stdout,
+        };
+        server.url = server.next_url();
+        server
+    }
+
+    /// The URL at the end of the next line on standard output.
+    fn next_url(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim().rsplit(' ').next().unwrap().to_owned()
     }
 
     /// Asks for features within a trace, and says the status.
@@ -394,4 +415,134 @@ fn an_export_that_there_is_not_is_refused() {
     let ran = common::Ran::of(command.output().unwrap());
     assert_eq!(ran.code, 2, "{}", ran.stderr);
     assert!(ran.stderr.contains("http/protobuf"), "{}", ran.stderr);
+}
+
+/// Asks over gRPC and TLS for the features of two drivers, trusting this certificate alone.
+fn ask_grpc(url: &str, trusted: &CertificateDer<'static>, id: &str) -> GetOnlineFeaturesResponse {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
+    let drivers = [7, 8].map(|driver| types::Value {
+        val: Some(Val::Int64Val(driver)),
+    });
+    let drivers = types::RepeatedValue {
+        val: drivers.to_vec(),
+    };
+    let mut request = tonic::Request::new(GetOnlineFeaturesRequest {
+        kind: Some(Kind::FeatureService("model".to_owned())),
+        entities: [("driver_id".to_owned(), drivers)].into(),
+        ..GetOnlineFeaturesRequest::default()
+    });
+    let metadata = request.metadata_mut();
+    metadata.insert("x-request-id", id.parse().unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let origin: hyper::Uri = url.parse().unwrap();
+        let address = origin.authority().unwrap().as_str();
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let stream = TokioIo::new(connector.connect(name, stream).await.unwrap());
+        let connected = http2::handshake(TokioExecutor::new(), stream).await;
+        let (mut sender, connection) = connected.unwrap();
+        tokio::spawn(connection);
+        let send = move |request: hyper::Request<tonic::body::Body>| sender.send_request(request);
+        let mut client = ServingServiceClient::with_origin(tower::service_fn(send), origin);
+        let answer = client.get_online_features(request).await;
+        answer.unwrap().into_inner()
+    })
+}
+
+/// The only entry of a folder.
+fn only(folder: &Path) -> PathBuf {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut entries: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    entries.remove(0)
+}
+
+#[test]
+fn both_ports_answer_over_tls_and_what_they_served_is_in_the_log_of_features() {
+    let repository = repository();
+    let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    repository.write("cert.pem", &own.cert.pem());
+    repository.write("key.pem", &own.signing_key.serialize_pem());
+    let arguments = "--grpc-port 0 --tls-cert cert.pem --tls-key key.pem \
+        --log-features served --log-features-sample 1 \
+        --log-format json --log-level info,unskew_server=debug";
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let mut server = Server::start(&repository, &arguments, &[]);
+    let grpc = server.next_url();
+    assert!(server.url.starts_with("https://127.0.0.1:"));
+    assert!(grpc.starts_with("https://127.0.0.1:") && grpc != server.url);
+
+    let ask = |url: &str, trusted: RootCerts| {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .tls_config(TlsConfig::builder().root_certs(trusted).build())
+            .build()
+            .new_agent();
+        let request = agent.post(format!("{url}/online"));
+        request.header("x-request-id", "over-https").send(ASK)
+    };
+    let trusted = || RootCerts::new_with_certs(&[Certificate::from_der(own.cert.der()).to_owned()]);
+    let mut answer = ask(&server.url, trusted()).unwrap();
+    assert_eq!(answer.status(), 200);
+    let answer = answer.body_mut().read_to_string().unwrap();
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["features"], json!({"miles": [10, null]}));
+    assert_eq!(
+        answer["statuses"],
+        json!({"miles": ["PRESENT", "NOT_FOUND"]})
+    );
+    // Without TLS, and with the authorities of others.
+    let plain = server.url.replace("https:", "http:");
+    for (url, trusted) in [(&plain, trusted()), (&server.url, RootCerts::WebPki)] {
+        let refused = ask(url, trusted);
+        assert!(refused.is_err(), "{refused:?}");
+    }
+
+    let found = ask_grpc(&grpc, own.cert.der(), "over-grpc");
+    let names = found.metadata.unwrap().feature_names.unwrap().val;
+    assert_eq!(names, ["driver_id", "miles"]);
+    let miles = &found.results[1];
+    let values: Vec<Option<Val>> = miles.values.iter().map(|value| value.val.clone()).collect();
+    assert_eq!(values, [Some(Val::Int64Val(10)), None]);
+    let statuses: Vec<FieldStatus> = miles.statuses().collect();
+    assert_eq!(statuses, [FieldStatus::Present, FieldStatus::NotFound]);
+
+    let log = server.end();
+    assert_eq!(about(&log, "a TLS handshake failed").len(), 2, "{log}");
+    // Its name is that of a complete file, and nothing is left beside it.
+    let file = only(&only(&repository.path("served/model")));
+    assert!(!file.file_name().unwrap().to_str().unwrap().starts_with('.'));
+    let file = std::fs::File::open(file).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let rows = reader.build().unwrap().next().unwrap().unwrap();
+    let texts = |texts: [&str; 4]| Arc::new(StringArray::from(texts.to_vec())) as ArrayRef;
+    let miles = vec![Some(10), None, Some(10), None];
+    for (column, expected) in [
+        (
+            "driver_id",
+            Arc::new(Int64Array::from(vec![7, 8, 7, 8])) as ArrayRef,
+        ),
+        ("served:miles", Arc::new(Int64Array::from(miles))),
+        (
+            "status:miles",
+            texts(["PRESENT", "NOT_FOUND", "PRESENT", "NOT_FOUND"]),
+        ),
+        (
+            "@request_id",
+            texts(["over-https", "over-https", "over-grpc", "over-grpc"]),
+        ),
+        ("@plan", texts([answer["plan"].as_str().unwrap(); 4])),
+    ] {
+        assert_eq!(&rows[column], &expected, "{column}");
+    }
 }
