@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tempfile::TempDir;
 
@@ -240,6 +240,27 @@ async fn what_cannot_be_written_is_counted_and_no_request_fails() {
     until(async || (server.metrics().await.value(failed) >= 3.0).then_some(())).await;
     assert_eq!(server.online("[0,1,2]").await.status, 200);
     server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_of_the_requests_is_logged_each_whole_or_not_at_all() {
+    let (store, folder) = (Store::new(), tempfile::tempdir().unwrap());
+    let log = FeatureLogSettings {
+        sample: Sample::new(0.25).unwrap(),
+        ..logging(&folder)
+    };
+    let (state, ..) = filled(&store, logged_by(log)).await;
+    let server = Server::start(state).await;
+    for _ in 0..1_000 {
+        assert_eq!(server.online("[1,2]").await.status, 200);
+    }
+    server.end().await;
+    let logged = read(&files(folder.path()));
+    let ids = logged["id"].as_primitive::<Int64Type>();
+    let count = |id| ids.values().iter().filter(|&&found| found == id).count();
+    // 250 with a standard deviation of 14: once in 10^12 runs it lies beyond.
+    assert!((150..350).contains(&count(1)), "{}", count(1));
+    assert_eq!(count(1), count(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
