@@ -10,7 +10,7 @@ use wasmtime::Store;
 
 use crate::bindings::Transform;
 use crate::bindings::exports::unskew::transform::transformation as wit;
-use crate::config::{MOMENT, limits};
+use crate::config::{MOMENT, TOGETHER, limits};
 use crate::description;
 use crate::engine::Shared;
 use crate::error::{CallError, CallErrorKind, LoadError};
@@ -39,6 +39,8 @@ pub(crate) enum Patience {
     Whole,
     /// A few milliseconds, and it does not wait for its turn either.
     Moment,
+    /// [`TOGETHER`] epochs: rows of several requests, of which each can still be called alone.
+    Together,
 }
 
 /// The rows that a call returned, checked.
@@ -176,7 +178,7 @@ impl Component {
         let returned = {
             // Dropped last: the instance goes back to the pool before its turn does.
             let _permit = match patience {
-                Patience::Whole => self.shared.permits.acquire(),
+                Patience::Whole | Patience::Together => self.shared.permits.acquire(),
                 Patience::Moment => self
                     .shared
                     .brief_permits
@@ -186,10 +188,11 @@ impl Component {
             let mut store = store(&self.shared, patience);
             let params = lowered.params();
             run(self.lanes.here(), &mut store, lowered.batch(&params)).map_err(|error| {
-                let mut error = trap::call_error(&error, &store, &self.shared.settings, &self.slot);
-                if patience == Patience::Moment && error.kind == CallErrorKind::Time {
+                // Before the memory is looked into, which may be large.
+                if patience != Patience::Whole && trap::is_interrupt(&error) {
                     return longer_than_a_moment();
                 }
+                let mut error = trap::call_error(&error, &store, &self.shared.settings, &self.slot);
                 error.row = error.row.filter(|&row| row < rows);
                 error
             })?
@@ -247,6 +250,7 @@ fn store(shared: &Shared, patience: Patience) -> Store<Limits> {
     store.set_epoch_deadline(match patience {
         Patience::Whole => shared.ticks,
         Patience::Moment => shared.ticks.min(MOMENT),
+        Patience::Together => shared.ticks.min(TOGETHER),
     });
     store.set_hostcall_fuel(limits::RESULT);
     store

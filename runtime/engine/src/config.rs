@@ -36,6 +36,10 @@ const LONGEST_TICK: Duration = Duration::from_millis(2);
 /// 2 to 4 ms, and less only where the whole timeout is short.
 pub(crate) const MOMENT: u64 = 2;
 
+/// The epochs that a call has for rows of several requests: 20 ms. Components for which that is too
+/// little gain nothing from it.
+pub(crate) const TOGETHER: u64 = 10;
+
 /// Slots of the pool for each call that runs at once. More than calls need: a component goes back to
 /// the slot that it used last on that CPU, where its memory is mapped already, and loses it only
 /// when slots run out. No more, since each is 4 GiB of address space, of which some machines have

@@ -1,9 +1,11 @@
 //! `evaluate`: the one function behind training sets and responses.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType, UInt8Type};
 use unskew_core::component::Kind;
 use unskew_core::digest::Digest;
@@ -17,7 +19,7 @@ use crate::inputs::{BoundInput, InputError};
 use crate::mask::Mask;
 use crate::observer::Observer;
 use crate::status::Status;
-use crate::transform::on_demand_within;
+use crate::transform::{check_size, on_demand_within};
 
 /// A feature plan with its components; shared by threads.
 #[derive(Debug)]
@@ -44,6 +46,23 @@ pub struct Evaluated {
     pub statuses: Vec<Arc<[Status]>>,
     /// For each lookup the event timestamps of the rows that were found, whether they count or not.
     pub events: Vec<ArrayRef>,
+}
+
+impl Evaluated {
+    /// What became of these rows.
+    fn slice(&self, rows: Range<usize>) -> Self {
+        let statuses = self.statuses.iter();
+        let events = self.events.iter();
+        Self {
+            batch: self.batch.slice(rows.start, rows.len()),
+            statuses: statuses
+                .map(|column| Arc::from(&column[rows.clone()]))
+                .collect(),
+            events: events
+                .map(|column| column.slice(rows.start, rows.len()))
+                .collect(),
+        }
+    }
 }
 
 impl Evaluator {
@@ -155,6 +174,47 @@ impl Evaluator {
         }
     }
 
+    /// What [`Evaluator::evaluate`] makes of each of these joined batches, with one call of each
+    /// component for all of them: what a call costs whatever its rows, which is a millisecond for a
+    /// component in Python, is paid once. `None` if that takes longer than 20 ms, or a component
+    /// fails: then each is to be evaluated alone, so that none has to answer for another.
+    ///
+    /// That is right since the result of a row depends on no other row, which
+    /// [`verify`](crate::verify()) checks. The observer is told of all rows together.
+    pub fn evaluate_together(
+        &self,
+        joined: &[RecordBatch],
+        observer: impl Observer,
+    ) -> Option<Vec<Evaluated>> {
+        // Whatever is wrong, the one whose fault it is hears it when it is evaluated alone.
+        let evaluate = |all: &RecordBatch| self.evaluate_within(all, Patience::Together, observer);
+        if let [one] = joined {
+            return Some(vec![evaluate(one).ok()?]);
+        }
+        let all = self.concatenated(joined)?;
+        let evaluated = evaluate(&all).ok()?;
+        let mut at = 0;
+        let each = joined.iter().map(|one| {
+            let rows = at..at + one.num_rows();
+            at = rows.end;
+            evaluated.slice(rows)
+        });
+        Some(each.collect())
+    }
+
+    /// The rows of all of them, in order; `None` if they are none of this plan, or too large.
+    fn concatenated(&self, joined: &[RecordBatch]) -> Option<RecordBatch> {
+        let schema = &self.layout.schema;
+        for column in 0..schema.fields().len() {
+            let parts: Option<Vec<&dyn Array>> = joined
+                .iter()
+                .map(|one| one.columns().get(column).map(|column| column.as_ref()))
+                .collect();
+            check_size(&parts?).ok()?;
+        }
+        concat_batches(schema, joined).ok()
+    }
+
     fn evaluate_within(
         &self,
         joined: &RecordBatch,
@@ -186,8 +246,9 @@ impl Evaluator {
                 Binding::EventTimestamp => Some(joined.column(0)),
                 Binding::Constant(_) => None,
             });
-            // What was interrupted is done again, and counts then.
-            if !columns.as_ref().is_err_and(is_interrupted) {
+            // What was interrupted, or failed together, is done again, and counts then.
+            let again = |error| patience == Patience::Together || is_interrupted(error);
+            if !columns.as_ref().is_err_and(again) {
                 observer.ended(index);
             }
             outputs.push(columns?);

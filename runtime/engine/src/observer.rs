@@ -46,7 +46,8 @@ pub trait Observer {
     }
 
     /// The step that began last has ended, well or not. A step that fails is the last one. One that
-    /// was interrupted, since it was to take a moment and takes longer, has not ended.
+    /// is done again, since it was to take a moment and takes longer, or was one of several requests
+    /// together, has not ended.
     fn ended(&mut self, step: usize) {
         let _ = step;
     }

@@ -333,6 +333,10 @@ impl<'a> Run<'a> {
                 .call_within(&columns, rows.len(), self.patience)
         };
         if let Err(error) = &result {
+            // Which row failed is found where its request is evaluated alone.
+            if self.patience == Patience::Together {
+                return Err(self.failure(None, error));
+            }
             match error.kind {
                 CallErrorKind::Input | CallErrorKind::Moment => {
                     return Err(self.failure(None, error));

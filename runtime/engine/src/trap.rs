@@ -21,6 +21,11 @@ const LONGEST_MESSAGE: usize = 2_048;
 /// Where in its memory a component has its slot, once that was found.
 pub(crate) type SlotOffset = OnceLock<usize>;
 
+/// Whether the call ended since its time was over.
+pub(crate) fn is_interrupt(error: &wasmtime::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Trap::Interrupt))
+}
+
 /// Why the call ended with `error`.
 pub(crate) fn call_error(
     error: &wasmtime::Error,

@@ -109,6 +109,6 @@ impl Default for Settings {
 }
 
 /// How many threads run at once.
-fn cores() -> usize {
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }

@@ -305,6 +305,11 @@ impl ByHand {
             watch: OnceLock::new(),
         }
     }
+
+    /// What is counted of its answers, once somebody has asked.
+    pub(crate) fn watched(&self) -> Option<&Arc<PlanWatch>> {
+        self.watch.get()
+    }
 }
 
 #[async_trait]

@@ -12,12 +12,12 @@ use crate::error::Problem;
 use crate::guard::Place;
 use crate::served::Answers;
 use crate::state::State;
-use crate::watch::{Context, PlanWatch, Stage};
+use crate::watch::{Context, PlanWatch, Stage, Where};
 
 /// Up to this many rows are answered on the thread that received them, since another takes longer
 /// to wake up. A component has a moment for that, a few milliseconds: it could run until its
-/// deadline, and the thread would serve nobody in the meantime, not even `/health`. One that was not
-/// done in a moment several times in a row has none for a while ([`PlanWatch::moments`]).
+/// deadline, and the thread would serve nobody in the meantime, not even `/health`. Plans that take
+/// longer are evaluated elsewhere, as [`PlanWatch::pace`] says.
 pub(crate) const INLINE_ROWS: usize = 256;
 
 /// Bodies up to this size are read on the thread that received them: that takes less time than
@@ -92,8 +92,11 @@ impl Turn {
         finish: impl FnOnce(&Asked, &Evaluated) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let plan = asked.service.watch(self.state.watch());
-        let brief = asked.rows.as_of.len() <= INLINE_ROWS
-            && plan.as_ref().is_none_or(|plan| plan.moments.may_try());
+        let place = match &plan {
+            _ if asked.rows.as_of.len() > INLINE_ROWS => Where::Alone,
+            Some(plan) => plan.pace.place(),
+            None => Where::Here,
+        };
         let context = Context::current();
         if let Some(plan) = &plan {
             plan.asked(asked.rows.as_of.len());
@@ -106,21 +109,19 @@ impl Turn {
             context,
             finish,
         };
-        let joined = if brief {
-            let answer = asked.service.answer_briefly(&asked.rows).await;
-            match answer.inspect_err(|error| self.state.watch().failed(error))? {
-                BriefAnswer::Done(evaluated) => {
-                    answered.tried(true);
-                    answered.waited(self.waited);
-                    return answered.write(&self.state, asked, evaluated);
-                }
-                BriefAnswer::Unfinished(joined) => {
-                    answered.tried(false);
-                    Some(joined)
-                }
+        let brief = match place {
+            Where::Here => Some(asked.service.answer_briefly(&asked.rows).await),
+            Where::Together => Some(asked.service.answer_together(&asked.rows).await),
+            Where::Alone => None,
+        };
+        let brief = brief.transpose();
+        let joined = match brief.inspect_err(|error| self.state.watch().failed(error))? {
+            Some(BriefAnswer::Done(evaluated)) => {
+                answered.waited(self.waited);
+                return answered.write(&self.state, asked, evaluated);
             }
-        } else {
-            None
+            Some(BriefAnswer::Unfinished(joined)) => Some(joined),
+            None => None,
         };
         let (waited, began) = (self.waited, Instant::now());
         let (turn, share) = self.with_share(&asked).await?;
@@ -148,13 +149,6 @@ struct Answered<F> {
 }
 
 impl<F> Answered<F> {
-    /// Whether a moment was enough.
-    fn tried(&self, enough: bool) {
-        if let Some(plan) = &self.plan {
-            plan.moments.tried(enough);
-        }
-    }
-
     fn waited(&self, span: Duration) {
         if let Some(plan) = &self.plan {
             plan.took(Stage::Turn, span);

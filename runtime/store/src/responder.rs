@@ -36,7 +36,7 @@ pub trait AnswerObserver: Observer + Send {
 
 impl AnswerObserver for () {}
 
-/// An answer for which a component had a moment.
+/// An answer for which components had little time.
 #[derive(Debug)]
 pub enum BriefAnswer {
     /// That was enough.
@@ -144,6 +144,16 @@ impl Responder {
         })
     }
 
+    /// The features of the rows of several requests that were joined, with one call of each
+    /// component, as [`Evaluator::evaluate_together`] has it.
+    pub fn finish_together(
+        &self,
+        joined: &[RecordBatch],
+        observer: impl Observer,
+    ) -> Option<Vec<Evaluated>> {
+        self.evaluator.evaluate_together(joined, observer)
+    }
+
     /// The features of rows for which a moment was not enough.
     ///
     /// # Errors
@@ -156,7 +166,11 @@ impl Responder {
         Ok(self.evaluator.evaluate_observed(joined, observer)?)
     }
 
-    async fn join<O: AnswerObserver>(
+    /// What the online store has for the rows, and their own columns: what components are given.
+    ///
+    /// # Errors
+    /// The online store is unavailable.
+    pub async fn join<O: AnswerObserver>(
         &self,
         rows: &RequestRows,
         observer: &mut O,

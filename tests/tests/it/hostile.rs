@@ -147,6 +147,67 @@ async fn a_request_gets_the_failure_and_the_server_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn requests_that_share_calls_each_get_their_own_answer() {
+    let repository = repository("fail").await;
+    let server = Arc::new(Server::start(&repository.store()).await);
+    let ask = |mode: &str, value: usize| {
+        let server = Arc::clone(&server);
+        let body = format!(
+            r#"{{"feature_service": "model", "entities": {{}}, "request": {{"mode": "{mode}", "value": {value}}}}}"#
+        );
+        tokio::spawn(async move { server.post("/online", body).await })
+    };
+    // From these the server learns that calls take long.
+    for value in 0..20 {
+        assert_eq!(ask("slow", value).await.unwrap().0, 200);
+    }
+    let modes = ["slow", "slow", "ok", "slow"];
+    for bad in [None, Some("err"), Some("panic")] {
+        for round in 0..8 {
+            let asked: Vec<_> = (0..32)
+                .map(|at| {
+                    let mode = modes[at % 4];
+                    let mode = bad.filter(|_| at == 7).unwrap_or(mode);
+                    (mode, 1_000 * round + at)
+                })
+                .map(|(mode, value)| (mode, value, ask(mode, value)))
+                .collect();
+            for (mode, value, asked) in asked {
+                let (status, body) = asked.await.unwrap();
+                if modes.contains(&mode) {
+                    assert_eq!(status, 200, "{body}");
+                    let own = format!(r#""risky__value":[{value}]"#);
+                    assert!(body.contains(&own), "{value}: {body}");
+                } else {
+                    assert_eq!(status, 422, "{body}");
+                    let own = format!("the value {value} ");
+                    assert!(body.contains(&own), "{value}: {body}");
+                }
+            }
+        }
+    }
+    // One that never ends holds up the others for a moment, and not for its 10 seconds.
+    let endless = ask("loop", 1);
+    for value in 0..100 {
+        let (status, body) = ask("slow", value).await.unwrap();
+        assert_eq!(status, 200, "{body}");
+    }
+    assert!(!endless.is_finished());
+    endless.abort();
+    assert!(endless.await.unwrap_err().is_cancelled());
+    let (_, metrics) = server.get("/metrics").await;
+    let metric = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.rsplit(' ').next());
+        value.expect(name).parse().unwrap()
+    };
+    let requests = metric("unskew_requests_together_sum");
+    let calls = metric("unskew_requests_together_count");
+    assert!(requests > 1.5 * calls, "{requests} requests, {calls} calls");
+    Arc::into_inner(server).unwrap().stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_component_that_loops_leaves_other_services_their_share() {
     let definitions = "
 transformations:

@@ -763,6 +763,79 @@ fn a_moment_is_enough_to_find_a_row_that_fails_and_not_for_one_call_for_each_row
     assert_eq!(whole.batch.column(0).null_count(), CALLS_IN_A_MOMENT);
 }
 
+#[test]
+fn requests_together_get_what_each_gets_alone() {
+    // Loops for 14, fails for 13.
+    let some = Guest::each(
+        INT64,
+        "(if (i64.eq (local.get $x) (i64.const 14)) (then (loop $l (br $l))))
+         (if (i64.eq (local.get $x) (i64.const 13)) (then unreachable))
+         (i64.add (local.get $x) (i64.const 1))",
+    );
+    let engine = crate::testing::waiting(60_000);
+    let some = some.load_into(&engine);
+    for on_error in [OnError::Fail, OnError::Null] {
+        let mut steps = vec![step("some", &some, vec![from(FEATURE)])];
+        steps[0].on_error = on_error;
+        let evaluator = evaluator(
+            plan(
+                vec![lookup("o", view(INT64, None, Mode::Event))],
+                steps,
+                vec![
+                    output("x", INT64, FEATURE),
+                    output("y", INT64, of_step(0, 0)),
+                ],
+            ),
+            &[&some],
+        );
+        let requests = |all: &[&[Option<i64>]]| -> Vec<RecordBatch> {
+            let each = all.iter();
+            each.map(|rows| present(&evaluator, ints(rows))).collect()
+        };
+        let all = requests(&[&[Some(1)], &[], &[Some(2), None, Some(3)], &[None]]);
+        for requests in [&all[..], &all[..1], &all[..2], &all[2..], &all[1..2], &[]] {
+            let mut ended = Ended::default();
+            let together = loop {
+                // On a machine that is busy 20 ms may pass before the call has run.
+                if let Some(together) = evaluator.evaluate_together(requests, &mut ended) {
+                    break together;
+                }
+            };
+            // One call for all.
+            assert_eq!(ended.0, 1);
+            assert_eq!(together.len(), requests.len());
+            for (together, joined) in together.iter().zip(requests) {
+                let alone = evaluator.evaluate(joined).unwrap();
+                assert_eq!(together.batch, alone.batch);
+                assert_eq!(together.statuses, alone.statuses);
+                assert_eq!(together.events.len(), alone.events.len());
+                for (together, alone) in together.events.iter().zip(&alone.events) {
+                    assert_eq!(together, alone);
+                }
+            }
+        }
+        // Whose row fails or takes too long is for each to find out alone.
+        for bad in [13, 14] {
+            let mut ended = Ended::default();
+            let requests = requests(&[&[Some(1)], &[Some(2), Some(bad)]]);
+            assert!(evaluator.evaluate_together(&requests, &mut ended).is_none());
+            assert!(
+                evaluator
+                    .evaluate_together(&requests[1..], &mut ended)
+                    .is_none()
+            );
+            assert_eq!(ended.0, 0);
+        }
+        let other = RecordBatch::new_empty(Arc::new(arrow::datatypes::Schema::empty()));
+        assert!(
+            evaluator
+                .evaluate_together(&[all[0].clone(), other.clone()], ())
+                .is_none()
+        );
+        assert!(evaluator.evaluate_together(&[other], ()).is_none());
+    }
+}
+
 /// How many steps ended.
 #[derive(Default)]
 struct Ended(usize);

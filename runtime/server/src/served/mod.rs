@@ -6,6 +6,7 @@
 mod lists;
 mod load;
 mod materialized;
+mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -23,10 +24,12 @@ use crate::error::Problem;
 use crate::object::shortened;
 use crate::state::State;
 use crate::watch::{PlanWatch, Stages, Watch};
+use crate::work::INLINE_ROWS;
 
 pub(crate) use lists::FeatureList;
 use lists::Lists;
 use materialized::Materialized;
+use together::Together;
 
 /// What is served, of one state of the registry.
 pub(crate) struct Served {
@@ -85,8 +88,16 @@ pub(crate) trait Answers: Send + Sync {
         self.answer(rows).await.map(BriefAnswer::Done)
     }
 
-    /// The features of `rows`, for which a moment was not enough; `joined` is what they were joined
-    /// to.
+    /// The features of each row, evaluated with those of other requests.
+    ///
+    /// # Errors
+    /// As [`Answers::answer`].
+    async fn answer_together(&self, rows: &RequestRows) -> Result<BriefAnswer, StoreError> {
+        self.answer(rows).await.map(BriefAnswer::Done)
+    }
+
+    /// The features of `rows`, for which components had too little time; `joined` is what they were
+    /// joined to.
     ///
     /// # Errors
     /// As [`Answers::answer`].
@@ -103,12 +114,14 @@ pub(crate) trait Answers: Send + Sync {
 /// A responder whose answers are timed and counted.
 pub(crate) struct Watched {
     responder: Responder,
+    together: Arc<Together>,
     watch: OnceLock<Arc<PlanWatch>>,
 }
 
 impl From<Responder> for Watched {
     fn from(responder: Responder) -> Self {
         Self {
+            together: Together::new(responder.clone()),
             responder,
             watch: OnceLock::new(),
         }
@@ -136,7 +149,10 @@ impl Answers for Watched {
         let mut stages = Stages::begin(plan);
         let answer = self.responder.answer_observed(rows, &mut stages).await;
         if answer.is_ok() {
-            stages.end();
+            let span = stages.end();
+            if rows.as_of.len() <= INLINE_ROWS {
+                plan.pace.took(span);
+            }
         }
         answer
     }
@@ -147,10 +163,25 @@ impl Answers for Watched {
         };
         let mut stages = Stages::begin(plan);
         let answer = self.responder.answer_briefly(rows, &mut stages).await;
-        if let Ok(BriefAnswer::Done(_)) = &answer {
-            stages.end();
+        match &answer {
+            Ok(BriefAnswer::Done(_)) => plan.pace.took(stages.end()),
+            Ok(BriefAnswer::Unfinished(_)) => plan.pace.took_too_long(),
+            Err(_) => {}
         }
         answer
+    }
+
+    async fn answer_together(&self, rows: &RequestRows) -> Result<BriefAnswer, StoreError> {
+        let Some(plan) = self.watch.get() else {
+            return self.answer_briefly(rows).await;
+        };
+        let mut stages = Stages::begin(plan);
+        let joined = self.responder.join(rows, &mut stages).await?;
+        let answer = self.together.evaluate(plan, joined).await;
+        if let BriefAnswer::Done(_) = &answer {
+            stages.end();
+        }
+        Ok(answer)
     }
 
     async fn finish(
@@ -164,7 +195,7 @@ impl Answers for Watched {
         let mut stages = Stages::again(plan);
         let answer = self.responder.finish(&joined, &mut stages);
         if answer.is_ok() {
-            stages.end();
+            plan.pace.took(stages.end());
         }
         answer
     }

@@ -109,6 +109,7 @@ pub(crate) struct Metrics {
     pub(super) stages: Histograms<StageLabels>,
     pub(super) transforms: Histograms<TransformLabels>,
     pub(super) rows: Histograms<ServiceLabel>,
+    pub(super) shared: Histograms<ServiceLabel>,
     pub(super) values: Family<ValueLabels, Counter>,
     pub(super) reloads: Reloads,
     pub(super) log: LogCounters,
@@ -164,12 +165,18 @@ impl Metrics {
         let transforms = Histograms::new_with_constructor(Histogram::of_spans as fn() -> Histogram);
         ours.register_with_unit(
             "transform_duration",
-            "How long a transformation took for all rows of a request",
+            "How long a transformation took for all rows of a request, or of those that ran together",
             Unit::Seconds,
             transforms.clone(),
         );
         let rows = Histograms::new_with_constructor(Histogram::of_rows as fn() -> Histogram);
         ours.register("request_rows", "Entity rows of a request", rows.clone());
+        let shared = Histograms::new_with_constructor(Histogram::of_rows as fn() -> Histogram);
+        ours.register(
+            "requests_together",
+            "Requests whose transformations ran together",
+            shared.clone(),
+        );
         let values = Family::default();
         ours.register(
             "feature_values",
@@ -202,6 +209,7 @@ impl Metrics {
             stages,
             transforms,
             rows,
+            shared,
             values,
             reloads,
             log,

@@ -44,7 +44,7 @@ use metrics::Metrics;
 
 pub use features::{FeatureLogSettings, Sample};
 pub(crate) use metrics::Stage;
-pub(crate) use plan::{PlanWatch, Stages};
+pub(crate) use plan::{PlanWatch, Stages, Where};
 pub(crate) use request::{Code, Context, ObserveLayer};
 pub(crate) use scrape::{CONTENT_TYPE, scrape};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef};
 use prometheus_client::metrics::counter::Counter;
@@ -28,10 +28,11 @@ pub(crate) struct PlanWatch {
     /// One for each step.
     steps: Vec<Histogram>,
     rows: Histogram,
+    shared: Histogram,
     /// One for each lookup: its values by status, in the order of [`Status::ALL`].
     lookups: Vec<[Counter; Status::ALL.len()]>,
-    /// Whether a moment is enough for its components.
-    pub(crate) moments: Moments,
+    /// How long it takes.
+    pub(crate) pace: Pace,
     /// What the log of features has to know of the plan, if there is one.
     pub(super) logged: Option<Arc<Logged>>,
 }
@@ -75,15 +76,16 @@ impl PlanWatch {
             stages,
             steps: steps.collect(),
             rows: metrics.rows.get_or_create(&of_service).clone(),
+            shared: metrics.shared.get_or_create(&of_service).clone(),
             lookups: lookups.collect(),
-            moments: Moments::default(),
+            pace: Pace::default(),
             logged: is_logged.then(|| Arc::new(Logged::new(&service, plan, digest))),
             service,
         }
     }
 
     /// Counts what a stage took.
-    pub(crate) fn took(&self, stage: Stage, span: std::time::Duration) {
+    pub(crate) fn took(&self, stage: Stage, span: Duration) {
         self.stages[stage as usize].observe(span);
     }
 
@@ -91,43 +93,64 @@ impl PlanWatch {
     pub(crate) fn asked(&self, rows: usize) {
         self.rows.observe_number(rows as u64);
     }
+
+    /// Counts the requests that were evaluated together.
+    pub(crate) fn shared(&self, requests: usize) {
+        self.shared.observe_number(requests as u64);
+    }
 }
 
-/// Whether the components of a plan are to be tried on the thread that has the request.
-///
-/// A moment that was not enough is lost, and nobody else was answered by that thread meanwhile. Once
-/// it was lost [`Moments::IN_A_ROW`] times, only some requests try: one of 8, and each time it is
-/// lost again one of twice as many, up to one of 1,024. The first for which it is enough ends that.
+/// Where a request of few rows is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// On the thread that has the request.
+    Here,
+    /// Elsewhere, with the rows of other requests.
+    Together,
+    /// Elsewhere, alone.
+    Alone,
+}
+
+/// How long the evaluations of a plan take, of few rows each: a running mean, in which the last
+/// counts for an eighth.
 #[derive(Debug, Default)]
-pub(crate) struct Moments {
-    /// How many were lost since one was enough.
-    lost: AtomicU32,
-    /// How many requests asked since they began to be told not to try.
-    asked: AtomicU32,
+pub(crate) struct Pace {
+    microseconds: AtomicU32,
 }
 
-impl Moments {
-    /// A thread that loses its processor loses the moment of a quick component as well.
-    const IN_A_ROW: u32 = 3;
+impl Pace {
+    /// What takes longer holds up the thread that has the request for longer than it takes to hand
+    /// the request to another.
+    const QUICK: u32 = 500;
+    /// From here on a call is long for its rows, and not for being a call.
+    const SLOW: u32 = 10_000;
+    /// Nothing counts for more. So a thread that lost its processor once makes no plan slow.
+    const MOST: u32 = 20_000;
 
-    /// Whether the next request is to try. Those of components that are quick are told so by one
-    /// load.
-    pub(crate) fn may_try(&self) -> bool {
-        let lost = self.lost.load(Relaxed);
-        if lost < Self::IN_A_ROW {
-            return true;
+    /// Where the next request is evaluated.
+    pub(crate) fn place(&self) -> Where {
+        match self.microseconds.load(Relaxed) {
+            ..Self::QUICK => Where::Here,
+            Self::QUICK..Self::SLOW => Where::Together,
+            Self::SLOW.. => Where::Alone,
         }
-        let one_of = 1_u32 << lost.min(10);
-        self.asked.fetch_add(1, Relaxed) % one_of == one_of - 1
     }
 
-    /// Whether the moment of a request that tried was enough.
-    pub(crate) fn tried(&self, enough: bool) {
-        if !enough {
-            self.lost.fetch_add(1, Relaxed);
-        } else if self.lost.load(Relaxed) > 0 {
-            self.lost.store(0, Relaxed);
+    /// An evaluation took this long.
+    pub(crate) fn took(&self, span: Duration) {
+        let span = u32::try_from(span.as_micros()).map_or(Self::MOST, |span| span.min(Self::MOST));
+        let mean = self.microseconds.load(Relaxed);
+        // Nearly all plans, whose requests then only read what they share.
+        if span.max(mean) < Self::QUICK / 2 {
+            return;
         }
+        // Of two at once one may be forgotten.
+        self.microseconds.store((7 * mean + span) / 8, Relaxed);
+    }
+
+    /// The time that components had was not enough.
+    pub(crate) fn took_too_long(&self) {
+        self.took(Duration::MAX);
     }
 }
 
@@ -166,7 +189,7 @@ impl<'a> Stages<'a> {
         }
     }
 
-    /// What was begun is evaluated once more, since a moment was not enough.
+    /// What was begun is evaluated once more, since components had too little time.
     pub(crate) fn again(plan: &'a PlanWatch) -> Self {
         Self {
             counted: true,
@@ -174,10 +197,11 @@ impl<'a> Stages<'a> {
         }
     }
 
-    /// All stages are over.
-    pub(crate) fn end(mut self) {
+    /// All stages are over; gives how long the last one took.
+    pub(crate) fn end(mut self) -> Duration {
         let span = lap(&mut self.stage);
         self.plan.took(Stage::Evaluate, span);
+        span
     }
 }
 
@@ -238,29 +262,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_takes_long_is_tried_ever_less_often_until_it_is_quick() {
-        let moments = Moments::default();
-        let tried = |requests: usize, enough: bool| {
-            let all = 0..requests;
-            all.filter(|_| {
-                let tries = moments.may_try();
-                if tries {
-                    moments.tried(enough);
-                }
-                tries
-            })
-            .count()
+    fn a_plan_is_evaluated_where_its_pace_allows_it() {
+        let pace = Pace::default();
+        let after = |evaluations: usize, microseconds: u64| {
+            for _ in 0..evaluations {
+                pace.took(Duration::from_micros(microseconds));
+            }
+            pace.place()
         };
-        assert_eq!(tried(1_000, true), 1_000);
-        assert_eq!(tried(2, false), 2);
-        assert_eq!(tried(1, true), 1);
-        assert_eq!(tried(3, false), 3);
-        assert_eq!(tried(8, false), 1);
-        let rarely = tried(100_000, false);
-        assert!((90..120).contains(&rarely), "{rarely}");
-        // One of these is enough for the rest.
-        assert!(tried(2_048, true) > 1_000);
-        assert_eq!(tried(1_000, true), 1_000);
+        assert_eq!(after(1_000, 30), Where::Here);
+        assert_eq!(after(1_000, 450), Where::Here);
+        // In between some take longer, as on a machine that is busy.
+        assert_eq!(after(1, 800), Where::Here);
+        assert_eq!(after(100, 30), Where::Here);
+        assert_eq!(after(10, 1_200), Where::Together);
+        assert_eq!(after(1_000, 1_200), Where::Together);
+        pace.took_too_long();
+        assert_eq!(pace.place(), Where::Together);
+        assert_eq!(after(10, 1_200), Where::Together);
+        for _ in 0..10 {
+            pace.took_too_long();
+        }
+        assert_eq!(pace.place(), Where::Alone);
+        // Whatever it was, it is forgotten after some that are quick.
+        assert_eq!(after(50, 30), Where::Here);
+        pace.took_too_long();
+        assert_eq!(pace.place(), Where::Together);
+        assert_eq!(after(20, 30), Where::Here);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use unskew_sdk::prelude::*;
 /// How to fail, and with which value.
 #[derive(Row)]
 pub struct Input {
-    /// `ok`, `err`, `panic`, `overflow`, `divide`, `loop`, `allocate` or `stack`.
+    /// `ok`, `slow`, `err`, `panic`, `overflow`, `divide`, `loop`, `allocate` or `stack`.
     pub mode: String,
     /// Comes out again, or is in the message.
     pub value: i64,
@@ -25,6 +25,7 @@ pub struct Output {
 pub fn failing(row: Input) -> Result<Output, String> {
     let value = match row.mode.as_str() {
         "ok" => row.value,
+        "slow" => delay(row.value),
         "err" => return Err(format!("the value {} is refused", row.value)),
         "panic" => panic!("the value {} was not expected", row.value),
         "overflow" => row.value + black_box(i64::MAX),
@@ -35,6 +36,14 @@ pub fn failing(row: Input) -> Result<Output, String> {
         other => return Err(format!("no such mode: {other}")),
     };
     Ok(Output { value })
+}
+
+/// Takes some milliseconds.
+fn delay(value: i64) -> i64 {
+    for turn in 0..3_000_000 {
+        black_box(turn);
+    }
+    value
 }
 
 /// Goes on without end.
@@ -73,8 +82,9 @@ mod tests {
     }
 
     #[test]
-    fn ok_gives_the_value() {
+    fn ok_and_slow_give_the_value() {
         assert_eq!(run("ok", 7), Ok(Output { value: 7 }));
+        assert_eq!(run("slow", 7), Ok(Output { value: 7 }));
     }
 
     #[test]

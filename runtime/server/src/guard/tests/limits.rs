@@ -305,7 +305,7 @@ async fn a_component_that_takes_long_leaves_other_services_their_share() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_component_that_takes_long_is_rarely_tried_on_the_thread_that_has_the_request() {
+async fn a_component_that_takes_long_is_tried_once_on_the_thread_that_has_the_request() {
     let store = Store::new();
     let (slow, service) = with_component(SERVICE, &store.online);
     let slow = Holding(slow);
@@ -316,8 +316,7 @@ async fn a_component_that_takes_long_is_rarely_tried_on_the_thread_that_has_the_
     for _ in 0..60 {
         assert_status(&server.online(&[]).await, 200);
     }
-    let tried = slow.tried.load(Ordering::Relaxed);
-    assert!((3..10).contains(&tried), "{tried}");
+    assert_eq!(slow.tried.load(Ordering::Relaxed), 1);
 }
 
 /// What answers, whose plan is not to be had at once.
