@@ -247,16 +247,22 @@ async fn a_new_certificate_is_used_while_requests_run_and_a_bad_one_is_not() {
     while !names("after").await {}
     assert!(!names("before").await);
 
+    // At once: a file that is being written has been empty for a moment, and is refused for that.
+    let put = |text: &str| {
+        let part = files.certificates.with_extension("part");
+        std::fs::write(&part, text).unwrap();
+        std::fs::rename(&part, &files.certificates).unwrap();
+    };
     let refused = || server.counts().refused_files.load(Ordering::Relaxed);
     for (text, more) in [("no PEM", 1), ("", 2)] {
         let before = refused();
-        std::fs::write(&files.certificates, text).unwrap();
+        put(text);
         until(|| refused() > before).await;
         assert!(names("after").await, "{more}");
     }
     // A certificate of another key.
     let before = refused();
-    std::fs::write(&files.certificates, authority.issue("other").0).unwrap();
+    put(&authority.issue("other").0);
     until(|| refused() > before).await;
     assert!(names("after").await);
     stop.store(true, Ordering::Relaxed);
