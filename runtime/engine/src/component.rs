@@ -39,7 +39,7 @@ pub(crate) enum Patience {
     Whole,
     /// A few milliseconds, and it does not wait for its turn either.
     Moment,
-    /// [`TOGETHER`] epochs: rows of several requests, of which each can still be called alone.
+    /// [`TOGETHER`] epochs, for rows of several requests, of which each can still be called alone.
     Together,
 }
 
@@ -157,7 +157,8 @@ impl Component {
     /// As [`Component::call`], within that time.
     ///
     /// # Errors
-    /// As [`Component::call`]; [`CallErrorKind::Moment`] if it was to take a moment and takes longer.
+    /// As [`Component::call`]; [`CallErrorKind::Moment`] if it was to take less than its whole time
+    /// and takes longer.
     pub(crate) fn call_within(
         &self,
         columns: &[ArrayRef],
@@ -178,7 +179,9 @@ impl Component {
         let returned = {
             // Dropped last: the instance goes back to the pool before its turn does.
             let _permit = match patience {
-                Patience::Whole | Patience::Together => self.shared.permits.acquire(),
+                Patience::Whole => self.shared.permits.acquire(),
+                // Nobody has one for long.
+                Patience::Together => self.shared.shared_permits.acquire(),
                 Patience::Moment => self
                     .shared
                     .brief_permits

@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) permits: Permits,
     /// One for each instance that the pool holds for calls that take a moment.
     pub(crate) brief_permits: Permits,
+    /// One for each instance that the pool holds for calls of several requests.
+    pub(crate) shared_permits: Permits,
     /// How many threads of this process run at once.
     cpus: usize,
     allocation: Allocation,
@@ -100,6 +102,7 @@ impl Engine {
                 ticks,
                 permits: Permits::new(settings.instances),
                 brief_permits: Permits::new(config::brief_instances()),
+                shared_permits: Permits::new(config::shared_instances()),
                 cpus: match allocation {
                     Allocation::Pool => available_parallelism().map_or(1, NonZeroUsize::get),
                     // Without a pool there are no slots to exchange.

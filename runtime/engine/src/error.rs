@@ -154,7 +154,8 @@ pub enum CallErrorKind {
     /// It used up the time.
     Time,
     /// It used up a moment, and was to take no longer; see
-    /// [`Evaluator::evaluate_briefly`](crate::Evaluator::evaluate_briefly).
+    /// [`Evaluator::evaluate_briefly`](crate::Evaluator::evaluate_briefly) and
+    /// [`Evaluator::evaluate_together`](crate::Evaluator::evaluate_together).
     Moment,
     /// It returned more than may be returned.
     ResultSpace,

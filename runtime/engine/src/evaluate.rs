@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::concat_batches;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{concat_batches, take, take_record_batch};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType, UInt8Type};
+use arrow::error::ArrowError;
 use unskew_core::component::Kind;
 use unskew_core::digest::Digest;
 use unskew_core::plan::{Binding, FeaturePlan, Layout, SEMANTICS, Step};
@@ -49,19 +50,20 @@ pub struct Evaluated {
 }
 
 impl Evaluated {
-    /// What became of these rows.
-    fn slice(&self, rows: Range<usize>) -> Self {
+    /// What became of these rows, without the memory of the others.
+    fn rows(&self, rows: Range<usize>) -> Result<Self, ArrowError> {
+        let indices: UInt32Array = (rows.start as u32..rows.end as u32).collect();
         let statuses = self.statuses.iter();
         let events = self.events.iter();
-        Self {
-            batch: self.batch.slice(rows.start, rows.len()),
+        Ok(Self {
+            batch: take_record_batch(&self.batch, &indices)?,
             statuses: statuses
                 .map(|column| Arc::from(&column[rows.clone()]))
                 .collect(),
             events: events
-                .map(|column| column.slice(rows.start, rows.len()))
-                .collect(),
-        }
+                .map(|column| take(column, &indices, None))
+                .collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -174,13 +176,15 @@ impl Evaluator {
         }
     }
 
-    /// What [`Evaluator::evaluate`] makes of each of these joined batches, with one call of each
-    /// component for all of them: what a call costs whatever its rows, which is a millisecond for a
-    /// component in Python, is paid once. `None` if that takes longer than 20 ms, or a component
-    /// fails: then each is to be evaluated alone, so that none has to answer for another.
+    /// What [`Evaluator::evaluate`] makes of each of these joined batches, evaluated as one: what a
+    /// call costs whatever its rows, which is a millisecond for a component in Python, is paid once.
+    /// `None` if a call takes longer than 20 ms, a transformation needs more calls than it takes to
+    /// find a row that fails, or there is an error: then they are to be evaluated apart, so that none
+    /// has to answer for another.
     ///
     /// That is right since the result of a row depends on no other row, which
-    /// [`verify`](crate::verify()) checks. The observer is told of all rows together.
+    /// [`verify`](crate::verify()) checks. It waits for its turn at instances that are kept for this,
+    /// one for two threads that run. The observer is told of all rows together.
     pub fn evaluate_together(
         &self,
         joined: &[RecordBatch],
@@ -192,14 +196,15 @@ impl Evaluator {
             return Some(vec![evaluate(one).ok()?]);
         }
         let all = self.concatenated(joined)?;
+        u32::try_from(all.num_rows()).ok()?;
         let evaluated = evaluate(&all).ok()?;
         let mut at = 0;
         let each = joined.iter().map(|one| {
             let rows = at..at + one.num_rows();
             at = rows.end;
-            evaluated.slice(rows)
+            evaluated.rows(rows).ok()
         });
-        Some(each.collect())
+        each.collect()
     }
 
     /// The rows of all of them, in order; `None` if they are none of this plan, or too large.

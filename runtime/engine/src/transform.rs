@@ -34,8 +34,8 @@ use crate::error::{CallError, CallErrorKind, Failure};
 /// one row among 8,192 by halving takes 14.
 pub(crate) const MAX_TIMEOUTS: usize = 32;
 
-/// How many calls one transformation may make in a moment, each of which may take one. Finding one
-/// row among 256 by halving takes 17.
+/// How many calls one transformation may make that has not all its time. Finding one row among 256
+/// by halving takes 17.
 pub(crate) const CALLS_IN_A_MOMENT: usize = 17;
 
 /// The rows that a batch transformation gave.
@@ -71,8 +71,8 @@ pub fn transform_on_demand(
 /// As [`transform_on_demand`], each call within that time.
 ///
 /// # Errors
-/// As [`transform_on_demand`]; [`CallErrorKind::Moment`] if a call was to take a moment and takes
-/// longer.
+/// As [`transform_on_demand`]; [`CallErrorKind::Moment`] if a call was to take less than its whole
+/// time and takes longer.
 pub(crate) fn on_demand_within(
     component: &Component,
     inputs: &[ArrayRef],
@@ -317,7 +317,7 @@ impl<'a> Run<'a> {
     /// The outer one ends the transformation.
     fn call(&mut self, rows: &Range<usize>) -> Result<Result<Returned, CallError>, Box<Failure>> {
         self.calls += 1;
-        if self.patience == Patience::Moment && self.calls > CALLS_IN_A_MOMENT {
+        if self.patience != Patience::Whole && self.calls > CALLS_IN_A_MOMENT {
             return Err(self.failure(None, &longer_than_a_moment()));
         }
         let result = if *rows == (0..self.rows) {
@@ -333,10 +333,6 @@ impl<'a> Run<'a> {
                 .call_within(&columns, rows.len(), self.patience)
         };
         if let Err(error) = &result {
-            // Which row failed is found where its request is evaluated alone.
-            if self.patience == Patience::Together {
-                return Err(self.failure(None, error));
-            }
             match error.kind {
                 CallErrorKind::Input | CallErrorKind::Moment => {
                     return Err(self.failure(None, error));

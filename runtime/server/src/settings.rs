@@ -27,8 +27,8 @@ pub struct Settings {
     /// How many requests are answered at once; others wait for their turn. It bounds memory and
     /// threads. Default: 256.
     pub concurrency: usize,
-    /// How many requests of one feature service that runs components are answered at once, so that
-    /// a component that takes long leaves others their share; others wait for their turn. Components
+    /// How many requests of one feature service are answered at once of those for which components
+    /// take long, so that they leave others their share; others wait for their turn. Components
     /// only compute, and the threads of more than keep the cores busy would take the time of those
     /// that answer everything else. Default: two for each core, and at most 16, which is half of what
     /// the engine's pool of instances takes.

@@ -10,7 +10,7 @@ use unskew_store::{BriefAnswer, RequestRows};
 use crate::body;
 use crate::error::Problem;
 use crate::guard::Place;
-use crate::served::Answers;
+use crate::served::{Answers, FEW_ROWS};
 use crate::state::State;
 use crate::watch::{Context, PlanWatch, Stage, Where};
 
@@ -92,16 +92,20 @@ impl Turn {
         finish: impl FnOnce(&Asked, &Evaluated) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let plan = asked.service.watch(self.state.watch());
+        let rows = asked.rows.as_of.len();
         let place = match &plan {
-            _ if asked.rows.as_of.len() > INLINE_ROWS => Where::Alone,
-            Some(plan) => plan.pace.place(),
-            None => Where::Here,
+            _ if rows > INLINE_ROWS => Where::Alone,
+            Some(plan) if !asked.service.plan().steps.is_empty() => match plan.pace.place() {
+                Where::Together if rows > FEW_ROWS => Where::Alone,
+                place => place,
+            },
+            _ => Where::Here,
         };
         let context = Context::current();
         if let Some(plan) = &plan {
-            plan.asked(asked.rows.as_of.len());
+            plan.asked(rows);
             if let Some(context) = &context {
-                context.asked(plan, asked.rows.as_of.len());
+                context.asked(plan, rows);
             }
         }
         let answered = Answered {

@@ -154,7 +154,7 @@ impl Responder {
         self.evaluator.evaluate_together(joined, observer)
     }
 
-    /// The features of rows for which a moment was not enough.
+    /// The features of rows for which components had too little time.
     ///
     /// # Errors
     /// A component failed.

@@ -149,7 +149,11 @@ async fn a_request_gets_the_failure_and_the_server_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_share_calls_each_get_their_own_answer() {
     let repository = repository("fail").await;
-    let server = Arc::new(Server::start(&repository.store()).await);
+    let settings = unskew_server::Settings {
+        component_share: 1,
+        ..unskew_server::Settings::default()
+    };
+    let server = Arc::new(Server::start_with(&repository.store(), settings).await);
     let ask = |mode: &str, value: usize| {
         let server = Arc::clone(&server);
         let body = format!(
@@ -186,11 +190,25 @@ async fn requests_that_share_calls_each_get_their_own_answer() {
             }
         }
     }
-    // One that never ends holds up the others for a moment, and not for its 10 seconds.
+    // One that never ends holds up the others for a moment, and not for its 10 seconds, though it
+    // has the only place for those that are evaluated alone.
     let endless = ask("loop", 1);
-    for value in 0..100 {
-        let (status, body) = ask("slow", value).await.unwrap();
-        assert_eq!(status, 200, "{body}");
+    for round in 0..2 {
+        let asked: Vec<_> = (0..8)
+            .map(|at| if at == 3 { "err" } else { "slow" })
+            .map(|mode| (mode, ask(mode, round)))
+            .collect();
+        for (mode, asked) in asked {
+            let (mut status, mut body) = asked.await.unwrap();
+            // On a machine that is busy 20 ms may pass before a call has run.
+            while mode == "slow" && status == 503 {
+                (status, body) = ask(mode, round).await.unwrap();
+            }
+            match mode {
+                "slow" => assert_eq!(status, 200, "{body}"),
+                _ => assert!(matches!(status, 422 | 503), "{body}"),
+            }
+        }
     }
     assert!(!endless.is_finished());
     endless.abort();
@@ -203,7 +221,7 @@ async fn requests_that_share_calls_each_get_their_own_answer() {
     };
     let requests = metric("unskew_requests_together_sum");
     let calls = metric("unskew_requests_together_count");
-    assert!(requests > 1.5 * calls, "{requests} requests, {calls} calls");
+    assert!(requests > calls, "{requests} requests, {calls} calls");
     Arc::into_inner(server).unwrap().stop().await;
 }
 

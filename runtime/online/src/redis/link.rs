@@ -253,7 +253,7 @@ impl Link {
         let find = |pools: &[Arc<Pool>]| {
             let mut pools = pools.iter();
             pools
-                .find(|pool| pool.runtime == runtime.id())
+                .find(|pool| pool.runtime == runtime.id() && pool.is_alive())
                 .map(|pool| pool.next())
         };
         if let Some(slot) = find(&self.pools.load()) {

@@ -29,6 +29,7 @@ use crate::work::INLINE_ROWS;
 pub(crate) use lists::FeatureList;
 use lists::Lists;
 use materialized::Materialized;
+pub(crate) use together::FEW_ROWS;
 use together::Together;
 
 /// What is served, of one state of the registry.

@@ -174,7 +174,7 @@ impl Metrics {
         let shared = Histograms::new_with_constructor(Histogram::of_rows as fn() -> Histogram);
         ours.register(
             "requests_together",
-            "Requests whose transformations ran together",
+            "Requests whose transformations were to run together, where calls are shared",
             shared.clone(),
         );
         let values = Family::default();

@@ -148,7 +148,7 @@ impl Pace {
         self.microseconds.store((7 * mean + span) / 8, Relaxed);
     }
 
-    /// The time that components had was not enough.
+    /// A moment was not enough.
     pub(crate) fn took_too_long(&self) {
         self.took(Duration::MAX);
     }

@@ -126,14 +126,14 @@ impl Answers for Arc<Held> {
             return self.answer(rows).await.map(BriefAnswer::Done);
         }
         self.tried.fetch_add(1, Ordering::Relaxed);
+        if let Some(plan) = self.real.watched() {
+            plan.pace.took_too_long();
+        }
         self.answer_together(rows).await
     }
 
     /// Nor is more than a moment.
     async fn answer_together(&self, _rows: &RequestRows) -> Result<BriefAnswer, StoreError> {
-        if let Some(plan) = self.real.watched() {
-            plan.pace.took_too_long();
-        }
         let nothing = RecordBatch::new_empty(Arc::new(Schema::empty()));
         Ok(BriefAnswer::Unfinished(nothing))
     }
