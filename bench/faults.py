@@ -33,8 +33,8 @@ ABOUT = (
     f"{CONNECTIONS} connections, every answer checked by value. Redis is down for {{down:.0f}} s "
     "(a restart, a failover: for as long as it takes). Service is back when from then on every "
     "request is answered right, counted from when Redis answers a PING again (in a failover: from "
-    "when the replica is the master, and Sentinel, which asks the replica once a second, names it), "
-    f"to {BIN_MS} ms. An error is an answer other than 200, or no answer."
+    "when the replica is the master, and Sentinel, which asks it once a second, names it), to "
+    f"{BIN_MS} ms. An error is an answer other than 200, or no answer."
 )
 
 
