@@ -213,14 +213,9 @@ async fn requests_that_share_calls_each_get_their_own_answer() {
     assert!(!endless.is_finished());
     endless.abort();
     assert!(endless.await.unwrap_err().is_cancelled());
-    let (_, metrics) = server.get("/metrics").await;
-    let metric = |name: &str| -> f64 {
-        let line = metrics.lines().find(|line| line.starts_with(name));
-        let value = line.and_then(|line| line.rsplit(' ').next());
-        value.expect(name).parse().unwrap()
-    };
-    let requests = metric("unskew_requests_together_sum");
-    let calls = metric("unskew_requests_together_count");
+    let together = |what| format!(r#"unskew_requests_together_{what}{{service="model"}}"#);
+    let requests = server.metric(&together("sum")).await;
+    let calls = server.metric(&together("count")).await;
     assert!(requests > calls, "{requests} requests, {calls} calls");
     Arc::into_inner(server).unwrap().stop().await;
 }

@@ -889,4 +889,11 @@ fn calls_that_take_long_do_not_keep_those_that_do_not_from_running() {
         }
     };
     assert_eq!(column(&quick, "y"), "[1]");
+    let together = loop {
+        let rows = present(&evaluator, ints(&[Some(1)]));
+        if let Some(together) = evaluator.evaluate_together(&[rows.clone(), rows], ()) {
+            break together;
+        }
+    };
+    assert_eq!(column(&together[1], "y"), "[1]");
 }

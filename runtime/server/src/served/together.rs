@@ -48,7 +48,7 @@ struct Queue {
     waiting: VecDeque<Waiting>,
     /// How many threads evaluate.
     threads: usize,
-    /// How many may.
+    /// How many may: as many as the engine has instances for such calls.
     most_threads: usize,
     /// The most rows that are taken at once. Fewer after some that could not be together.
     most_rows: usize,
